@@ -260,6 +260,12 @@ impl StandIn {
         self.shared.state().failing_embeds = (status, times);
     }
 
+    /// Refuses embed calls by a wrong secret as those of an unknown user: in words, with the status
+    /// 200. How Bold BI does it is not documented.
+    pub fn refuse_embeds_in_words(&self) {
+        self.shared.state().refuses_in_words = true;
+    }
+
     /// How many embed calls it has had.
     pub fn embed_requests(&self) -> u64 {
         self.shared.counts.embed_requests()

@@ -34,6 +34,14 @@ impl Permit {
         Self::new(Arc::clone(own.tenant()), subject)
     }
 
+    /// The permit of the credential's own user on the same tenant.
+    #[must_use]
+    pub fn of_own_user(&self) -> Self {
+        let tenant = Arc::clone(self.tenant());
+        let subject = Subject::own(&tenant.credential.username);
+        Self::new(tenant, subject)
+    }
+
     /// The tenant acted on.
     pub fn tenant(&self) -> &Arc<Tenant> {
         &self.0.tenant

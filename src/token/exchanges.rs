@@ -9,11 +9,12 @@ use std::time::Duration;
 use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 mod comparison;
 mod embeds;
 mod given;
+mod held;
 mod in_turn;
 mod stored;
 
@@ -25,7 +26,7 @@ use super::audit::OwnedInitiator;
 use super::backoff::{MIN_BACKOFF, NegativeEntry};
 use super::cache::{CacheEntry, TokenCache};
 use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
-use super::holds::{Hold, Holds};
+use super::holds::Holds;
 use super::positions::DeferredSecrets;
 use super::proof::{self, MAX_FORMER, UnprovenSecrets};
 use super::suspend::SuspendClock;
@@ -508,37 +509,6 @@ impl Exchanges {
             self.while_held(permit).await?;
         }
         Err(self.remember(permit, error))
-    }
-
-    /// Waits as long as exchanges of `permit` are held.
-    ///
-    /// # Errors
-    /// [`ExchangeErrorKind::PermitRevoked`] if the secret was changed meanwhile: then the request
-    /// goes on with the new one; or the refusal, if no other secret came in time.
-    async fn while_held(&self, permit: &Permit) -> Result<(), NoToken> {
-        let mut changes = self.holds.changes();
-        loop {
-            changes.borrow_and_update();
-            if self.is_revoked(permit) {
-                return Err(revoked(permit));
-            }
-            let (until, refusal) = match self.holds.of(permit) {
-                None => return Ok(()),
-                Some(Hold::Ordered(until)) => (until, None),
-                Some(Hold::Refused(until, error)) => (until, Some(error)),
-            };
-            // The sender lives as long as the holds.
-            let waited = timeout_at(until, changes.changed()).await;
-            if let (Err(_), Some(error)) = (waited, refusal) {
-                return Err(self.remember(permit, error));
-            }
-        }
-    }
-
-    /// Lets exchanges by the credential of `permit` wait for another secret, for `time` at most; or
-    /// no longer, if that is zero.
-    pub(super) fn hold(&self, permit: &Permit, time: Duration) {
-        self.holds.order(permit, time);
     }
 
     async fn ask(

@@ -25,6 +25,8 @@ struct TenantHold {
     permit: Permit,
     /// The version of the credential that the server accepted last, and when.
     accepted: Option<(u64, Instant)>,
+    /// When a user who can be compared with others was looked for last.
+    sought: Option<Instant>,
     /// Few tenants have any.
     waits: Option<Box<Waits>>,
 }
@@ -103,8 +105,24 @@ impl Holds {
     pub(super) fn accepted(&self, permit: &Permit) {
         let version = permit.tenant().credential.version;
         self.change(permit, |hold| {
+            if !hold.has_accepted(version) {
+                hold.sought = None;
+            }
             hold.accepted = Some((version, Instant::now()));
         });
+    }
+
+    /// Whether it is time to look for a user of the tenant of `permit` who can be compared with
+    /// others, whose secret the server has accepted. `true` once in a while.
+    pub(super) fn may_seek_witness(&self, permit: &Permit) -> bool {
+        let mut tenants = self.tenants.lock();
+        let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return false };
+        let now = Instant::now();
+        let is_due = hold.sought.is_none_or(|at| now - at >= SEEK_INTERVAL);
+        if is_due {
+            hold.sought = Some(now);
+        }
+        is_due
     }
 
     /// Whether the server has accepted the secret of `permit` after this time.
@@ -133,6 +151,7 @@ impl Holds {
         let hold = tenants.entry(permit.tenant().name.clone()).or_insert_with(|| TenantHold {
             permit: permit.clone(),
             accepted: None,
+            sought: None,
             waits: None,
         });
         change(hold);
@@ -207,3 +226,6 @@ impl Holds {
         self.changes.subscribe()
     }
 }
+
+/// How often a user who can be compared with others is looked for in vain.
+const SEEK_INTERVAL: Duration = Duration::from_secs(60);

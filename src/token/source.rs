@@ -184,6 +184,7 @@ impl TokenSource {
     /// # Errors
     /// When there is none. No failure is remembered.
     pub async fn embed(&self, permit: &Permit, order: &EmbedOrder) -> Result<EmbedReply, NoToken> {
+        self.refresher.get_or_init(|| Refresher::start(&self.exchanges));
         self.exchanges.embed(permit, order).await
     }
 
@@ -196,6 +197,7 @@ impl TokenSource {
         permit: &Permit,
         order: &EmbedOrder,
     ) -> Result<TokenLookup, NoToken> {
+        self.refresher.get_or_init(|| Refresher::start(&self.exchanges));
         let (token, cached) = self.exchanges.embed_token(permit, order).await?;
         Ok(TokenLookup { token, cached })
     }

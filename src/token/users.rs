@@ -55,6 +55,15 @@ impl LastUsers {
         self.0.lock().get(&permit.tenant().name)?.other_than(permit)
     }
 
+    /// A user who got a token, and by whom the server shows now whether it refuses the credential
+    /// of `permit`: another user; or the same one, if it is the credential's own.
+    pub(super) fn witness(&self, permit: &Permit) -> Option<GrantedUser> {
+        let all = self.0.lock();
+        let users = all.get(&permit.tenant().name)?;
+        let same = || users.last.clone().filter(|_| !permit.is_mapped());
+        users.other_than(permit).or_else(same)
+    }
+
     /// Whether another user than that of `permit` got a token by an exchange that began after `at`.
     pub(super) fn another_since(&self, permit: &Permit, at: Instant) -> bool {
         self.other_than(permit).is_some_and(|other| other.begun > at)

@@ -22,6 +22,7 @@ mod operators;
 mod pages;
 mod phrases;
 mod real_sdk;
+mod rotation;
 mod sdk;
 mod secrets;
 mod tokens;

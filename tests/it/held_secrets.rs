@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use boldgate::boldbi::stand_in::StandIn;
 use boldgate::caller::ApiKey;
+use http::StatusCode;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::Client;
@@ -113,7 +114,10 @@ async fn a_secret_that_gave_embed_tokens_alone_was_accepted_as_well() {
         client.write(head.as_bytes()).await;
         client.response().await.status
     };
+    // The exchange that follows the first embed call, so that users can be compared, fails.
+    upstream.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 1);
     assert_eq!(ask("POST /bi/api/site/site1/boldgate/embed/token").await, 200);
+    until(|| upstream.token_requests() == 1).await;
     upstream.set_embed_secret(Some("site1"), NEW);
     let get = format!("GET {ACME}");
     let (status, ()) = tokio::join!(ask(&get), async {

@@ -55,7 +55,9 @@ pub(super) async fn respond(
     match call {
         Ok(call) => granted(shared, site, &call),
         Err(Refused::Secret) => {
-            respond::json(StatusCode::UNAUTHORIZED, &failed("Embed authentication failed"))
+            let in_words = shared.state().refuses_in_words;
+            let status = if in_words { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            respond::json(status, &failed("Embed authentication failed"))
         }
         Err(Refused::Call(message)) => respond::json(StatusCode::OK, &failed(message)),
     }

@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) failing_tokens: (StatusCode, u64),
     pub(super) failing_api: (StatusCode, u64),
     pub(super) failing_embeds: (StatusCode, u64),
+    /// Whether embed calls by a wrong secret are refused in words, with the status 200.
+    pub(super) refuses_in_words: bool,
     /// The nonces of embed calls so far.
     pub(super) nonces: HashSet<String>,
     pub(super) recorded: VecDeque<Recorded>,
@@ -91,6 +93,7 @@ impl SharedState {
                 failing_tokens: none,
                 failing_api: none,
                 failing_embeds: none,
+                refuses_in_words: false,
                 nonces: HashSet::new(),
                 recorded: VecDeque::new(),
             }),

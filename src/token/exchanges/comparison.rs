@@ -1,14 +1,26 @@
 //! The comparison of two users of a tenant, which tells an unknown user from a refused credential.
 
+use std::sync::Arc;
+
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::super::audit::AuditGuard;
 use super::super::backoff::{NegativeEntry, is_refusal};
-use super::super::{ExchangeErrorKind, Purpose};
+use super::super::{ExchangeError, ExchangeErrorKind, Purpose};
+use super::in_turn::AskedInTurn;
 use super::{Active, Exchanges, alarm, outcome};
 use crate::policy::Permit;
 use crate::telemetry::ExchangeOutcome;
+
+/// The server's word on another user of a tenant.
+pub(super) enum Compared {
+    /// It gets a token.
+    LetIn,
+    /// It gets none either, with this error.
+    Refused(Arc<ExchangeError>),
+    /// There is no other user to ask for.
+    Unknown,
+}
 
 impl Exchanges {
     /// [`ExchangeErrorKind::SubjectUnknown`], if the server refused the user of `permit`, in an
@@ -29,51 +41,69 @@ impl Exchanges {
         }
         let asking = self.users.asking(permit)?;
         let deadline = permit.tenant().server.timeouts.exchange;
-        let another = timeout(deadline, self.lets_another_in(active, permit, &asking, begun)).await;
-        (another == Ok(true)).then_some(ExchangeErrorKind::SubjectUnknown { status, detail })
+        let another = timeout(deadline, self.ask_alone(active, permit, &asking, begun)).await;
+        let is_let_in = matches!(another, Ok(Compared::LetIn));
+        is_let_in.then_some(ExchangeErrorKind::SubjectUnknown { status, detail })
     }
 
-    /// Whether another user of the tenant gets a token by an exchange that begins after `since`.
-    /// That exchange takes no part of the budget: the one that it decides about holds one
-    /// meanwhile. It may run beside another exchange for its user.
-    async fn lets_another_in(
+    async fn ask_alone(
         &self,
         active: &Active,
         permit: &Permit,
         asking: &Mutex<()>,
         since: Instant,
-    ) -> bool {
+    ) -> Compared {
         // One exchange tells it for all users that are refused at the time.
         let _asking = asking.lock().await;
-        let Some(other) = self.users.other_than(permit) else { return false };
-        if other.begun >= since {
-            return true;
+        self.ask_another(active, permit, since).await
+    }
+
+    /// Asks for another user of the tenant that got a token before, unless an exchange that began
+    /// after `since` told it already. The caller is the only one who asks for users of the tenant.
+    /// The exchange takes no part of the budget: the one that it decides about holds one meanwhile.
+    /// It may run beside another exchange for its user.
+    pub(super) async fn ask_another(
+        &self,
+        active: &Active,
+        permit: &Permit,
+        since: Instant,
+    ) -> Compared {
+        let Some(witness) = self.users.witness(permit) else { return Compared::Unknown };
+        if witness.begun >= since {
+            return Compared::LetIn;
         }
-        let Some(other) = (active.reissue)(&other.permit).unchanged() else { return false };
-        let begun = Instant::now();
-        let (audit, purpose) = (&self.telemetry.audit, Purpose::Comparison);
-        let position = self.deferred.first(&other);
-        let audit = AuditGuard::begin(audit, &other, position, purpose, None);
-        let result = self.ask(active, &other, position).await;
+        match (active.reissue)(&witness.permit).unchanged() {
+            Some(other) => self.compare(active, &other).await,
+            None => Compared::Unknown,
+        }
+    }
+
+    /// Asks for `other`, whose token is kept.
+    pub(super) async fn compare(&self, active: &Active, other: &Permit) -> Compared {
+        let purpose = Purpose::Comparison;
+        let AskedInTurn { begun, audit, position, result } =
+            self.ask_in_turn(active, other, purpose, None).await;
         audit.ended(result.as_ref().map(|new| &**new.token()));
-        let metrics = self.metrics(&other);
+        let metrics = self.metrics(other);
         match result {
             Ok(new) => {
                 metrics.exchanged(ExchangeOutcome::Success);
-                self.users.granted(&other, begun);
-                self.keep(&other, new, Purpose::Comparison);
-                self.proven(&other);
-                true
+                self.gives_tokens(other, position);
+                self.holds.accepted(other);
+                self.users.granted(other, begun);
+                self.keep(other, new, purpose);
+                self.proven(other);
+                Compared::LetIn
             }
             Err(error) => {
                 metrics.exchanged(outcome(&error.kind));
                 if matches!(error.kind, ExchangeErrorKind::AnotherUser(_)) {
-                    alarm(&metrics, &other);
+                    alarm(&metrics, other);
                 }
                 if is_refusal(&error.kind) {
-                    self.users.forget(&other);
+                    self.users.forget(other);
                 }
-                false
+                Compared::Refused(Arc::new(error))
             }
         }
     }

@@ -8,14 +8,15 @@ use std::time::Duration;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::super::endpoint::ExchangeGuard;
 use super::super::{AccessToken, EmbedAnswer, ExchangeError, ExchangeErrorKind, NoToken};
-use super::{Exchanges, alarm, revoked};
+use super::{Active, Exchanges, alarm, revoked};
 use crate::embed::{EmbedKey, EmbedOrder, EmbedReply};
 use crate::policy::Permit;
 use crate::telemetry::DescriptorUse;
+use crate::tenant::SecretPosition;
 
 /// The embed tokens at hand.
 pub(super) struct EmbedTokens {
@@ -73,7 +74,7 @@ impl Exchanges {
     /// # Errors
     /// When the budget is used up, the breaker is open, or the call gave no reply for a page.
     pub(in super::super) async fn embed(
-        &self,
+        self: &Arc<Self>,
         permit: &Permit,
         order: &EmbedOrder,
     ) -> Result<EmbedReply, NoToken> {
@@ -85,20 +86,21 @@ impl Exchanges {
     /// # Errors
     /// As [`Exchanges::embed`], and when the reply has no such token.
     pub(in super::super) async fn embed_token(
-        &self,
+        self: &Arc<Self>,
         permit: &Permit,
         order: &EmbedOrder,
     ) -> Result<(Arc<AccessToken>, bool), NoToken> {
         let key = (permit.clone(), order.key());
-        if let Some(token) = self.embeds.with_time_left(&key) {
-            return Ok((token, true));
+        let cached = || self.embeds.with_time_left(&key).map(|token| (token, true));
+        if let Some(found) = cached() {
+            return Ok(found);
         }
         let call = self.embeds.call(&key);
         let max = permit.tenant().server.timeouts.exchange * 2;
-        let got = timeout(max, async {
+        let got = async {
             let _one_at_a_time = call.lock().await;
-            if let Some(token) = self.embeds.with_time_left(&key) {
-                return Ok((token, true));
+            if let Some(found) = cached() {
+                return Ok(found);
             }
             let answer = self.embedded(permit, order).await?;
             let token = answer.token.map_err(|kind| no_token(permit, kind))?;
@@ -114,14 +116,21 @@ impl Exchanges {
                 self.embeds.tokens.invalidate(&key);
             }
             Ok((token, false))
-        });
-        let got =
-            got.await.unwrap_or_else(|_| Err(no_token(permit, ExchangeErrorKind::Timeout(max))));
+        };
+        let got = tokio::select! {
+            biased;
+            got = got => got,
+            () = self.overdue(permit, max) => Err(no_token(permit, ExchangeErrorKind::Timeout(max))),
+        };
         self.embeds.end_call(&key, call);
         got
     }
 
-    async fn embedded(&self, permit: &Permit, order: &EmbedOrder) -> Result<EmbedAnswer, NoToken> {
+    async fn embedded(
+        self: &Arc<Self>,
+        permit: &Permit,
+        order: &EmbedOrder,
+    ) -> Result<EmbedAnswer, NoToken> {
         // During a rotation, the new secret is waited for.
         self.while_held(permit).await?;
         let reissued = self.reissued(permit).ok_or_else(|| revoked(permit))?;
@@ -135,30 +144,53 @@ impl Exchanges {
         let active = self.active();
         let permit = &(active.reissue)(permit).unchanged().ok_or_else(|| revoked(permit))?;
         let begun = Instant::now();
-        let first = self.deferred.first(permit);
-        let mut position = first;
-        let mut result = active.exchange.embed(permit, position, order).await;
-        if permit.tenant().credential.has_two_secrets()
-            && let Err(error) = &result
-            && matches!(error.kind, ExchangeErrorKind::EmbedRefused { status: 401 | 403, .. })
-        {
-            position = first.other();
-            result = active.exchange.embed(permit, position, order).await;
+        let (position, result) = self.embed_in_turn(&active, permit, order).await;
+        match &result {
+            Ok(_) => guard.succeeded(&permit.tenant().name),
+            Err(error) => self.embed_failed(permit, &guard, error, begun),
+        }
+        if may_judge_secret(&result) {
+            let is_held = self.holds_refused_embed(&active, permit).await;
+            // Others use the budget while this one waits.
+            drop(guard);
+            let waited = if is_held { self.while_held(permit).await } else { Ok(()) };
+            // The refusal of a secret that was replaced says nothing about the new one.
+            if waited.is_err_and(|error| error.is_permit_revoked()) || self.is_revoked(permit) {
+                return Err(revoked(permit));
+            }
         }
         match result {
             Ok(answer) => {
-                guard.succeeded(&permit.tenant().name);
                 if answer.token.is_ok() {
                     self.gives_tokens(permit, position);
                     self.holds.accepted(permit);
+                    self.seek_witness(permit);
                 }
                 Ok(answer)
             }
-            Err(error) => {
-                self.embed_failed(permit, &guard, &error, begun);
-                Err(NoToken { cause: Arc::new(error), retry_after: Duration::ZERO })
-            }
+            Err(error) => Err(NoToken { cause: Arc::new(error), retry_after: Duration::ZERO }),
         }
+    }
+
+    /// Asks with the secret that gave tokens last. If the server may have refused it, and there is
+    /// another one, asks with that, too. Returns the position of the secret that counts.
+    async fn embed_in_turn(
+        &self,
+        active: &Active,
+        permit: &Permit,
+        order: &EmbedOrder,
+    ) -> (SecretPosition, Result<EmbedAnswer, ExchangeError>) {
+        let first = self.deferred.first(permit);
+        let by_first = active.exchange.embed(permit, first, order).await;
+        let second = first.other();
+        let has_second = permit.tenant().credential.secret_in(second).is_some();
+        if !has_second || !may_judge_secret(&by_first) {
+            return (first, by_first);
+        }
+        let by_second = active.exchange.embed(permit, second, order).await;
+        // A reply in words says more to the page than a status.
+        let is_granted = by_second.as_ref().is_ok_and(|answer| !answer.reply.is_refusal);
+        if is_granted || by_first.is_err() { (second, by_second) } else { (first, by_first) }
     }
 
     /// Only failures to connect, timeouts and 5xx say that the server is down. All others say
@@ -180,6 +212,17 @@ impl Exchanges {
                 self.telemetry.descriptors.exhausted(DescriptorUse::Exchange);
             }
             _ => {}
+        }
+    }
+}
+
+/// Whether the server may have refused the secret. How Bold BI says so is not documented: it may be
+/// the reply that a user without access gets.
+fn may_judge_secret(result: &Result<EmbedAnswer, ExchangeError>) -> bool {
+    match result {
+        Ok(answer) => answer.reply.is_refusal,
+        Err(error) => {
+            matches!(error.kind, ExchangeErrorKind::EmbedRefused { status: 400 | 401 | 403, .. })
         }
     }
 }

@@ -1,0 +1,111 @@
+//! Waits for a changed secret in place of failures: of exchanges, and of embed calls once an
+//! exchange has shown that the server refuses the secret and not the user or the dashboard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::super::NoToken;
+use super::super::holds::Hold;
+use super::comparison::Compared;
+use super::{Active, Exchanges, revoked};
+use crate::policy::Permit;
+use crate::tenant::Grant;
+
+impl Exchanges {
+    /// Waits as long as exchanges of `permit` are held.
+    ///
+    /// # Errors
+    /// [`ExchangeErrorKind::PermitRevoked`] if the secret was changed meanwhile: then the request
+    /// goes on with the new one; or the refusal, if no other secret came in time.
+    ///
+    /// [`ExchangeErrorKind::PermitRevoked`]: super::super::ExchangeErrorKind::PermitRevoked
+    pub(super) async fn while_held(&self, permit: &Permit) -> Result<(), NoToken> {
+        let mut changes = self.holds.changes();
+        loop {
+            changes.borrow_and_update();
+            if self.is_revoked(permit) {
+                return Err(revoked(permit));
+            }
+            let (until, refusal) = match self.holds.of(permit) {
+                None => return Ok(()),
+                Some(Hold::Ordered(until)) => (until, None),
+                Some(Hold::Refused(until, error)) => (until, Some(error)),
+            };
+            // The sender lives as long as the holds.
+            let waited = timeout_at(until, changes.changed()).await;
+            if let (Err(_), Some(error)) = (waited, refusal) {
+                return Err(self.remember(permit, error));
+            }
+        }
+    }
+
+    /// Ends once `max` has passed, and again if a hold of `permit` is on by then.
+    pub(super) async fn overdue(&self, permit: &Permit, max: Duration) {
+        sleep(max).await;
+        while self.holds.of(permit).is_some() {
+            sleep(max).await;
+        }
+    }
+
+    /// Lets exchanges by the credential of `permit` wait for another secret, for `time` at most; or
+    /// no longer, if that is zero.
+    pub(in super::super) fn hold(&self, permit: &Permit, time: Duration) {
+        self.holds.order(permit, time);
+    }
+
+    /// Whether the embed call of `permit`, which the server has just refused, waits for another
+    /// secret. A server may refuse the secret, the user and the dashboard alike, so a user who got
+    /// a token is asked for again. A refusal of that one as well begins the hold, for all.
+    pub(super) async fn holds_refused_embed(&self, active: &Active, permit: &Permit) -> bool {
+        let refused_at = Instant::now();
+        let is_held = || self.holds.of(permit).is_some();
+        if is_held() {
+            return true;
+        }
+        if !self.holds.would_hold(permit) {
+            return false;
+        }
+        let Some(asking) = self.users.asking(permit) else { return false };
+        // One exchange may be under way that tells nothing of this refusal.
+        let deadline = permit.tenant().server.timeouts.exchange * 2;
+        let judged = async {
+            let _asking = asking.lock().await;
+            if is_held() {
+                return true;
+            }
+            match self.ask_another(active, permit, refused_at).await {
+                Compared::Refused(error) if error.kind.is_about_secret() => {
+                    self.holds.refused(permit, &error)
+                }
+                _ => false,
+            }
+        };
+        timeout(deadline, judged).await.unwrap_or(false)
+    }
+
+    /// Exchanges for the credential's own user, in the background, if there is no user yet who
+    /// could be asked for once the server refuses an embed call. Without one, nothing could show
+    /// that it refuses the secret.
+    pub(super) fn seek_witness(self: &Arc<Self>, permit: &Permit) {
+        let credential = &permit.tenant().credential;
+        let may_hold = !credential.hold.is_zero() && credential.grant == Grant::EmbedSecret;
+        let is_missing = may_hold && self.users.witness(permit).is_none();
+        if !is_missing || !self.holds.may_seek_witness(permit) {
+            return;
+        }
+        let Ok(guard) = self.endpoint(permit).try_enter() else { return };
+        let (exchanges, own) = (Arc::clone(self), permit.of_own_user());
+        tokio::spawn(async move {
+            let active = exchanges.active();
+            let Some(own) = (active.reissue)(&own).unchanged() else { return };
+            let begun = Instant::now();
+            match exchanges.compare(&active, &own).await {
+                Compared::LetIn => guard.succeeded(&own.tenant().name),
+                Compared::Refused(error) => guard.failed(&error, begun),
+                Compared::Unknown => {}
+            }
+        });
+    }
+}

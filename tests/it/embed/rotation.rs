@@ -1,0 +1,275 @@
+//! Embed calls while the embed secret is rotated, and beside refused users: only a refusal of the
+//! secret lets calls wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::support::audit::audit_lines;
+use crate::support::client::Client;
+use crate::support::process::{Process, run};
+use crate::support::reloads::{log_line, log_lines};
+use crate::support::waiting::{becomes, until};
+
+const NEW: &str = "canary-a-new-secret";
+const WAITS: &str = "the server refuses the secret of a tenant that it accepted before";
+
+/// A gateway over files, whose tenant `acme` embeds.
+struct Rotated {
+    upstream: StandIn,
+    files: Files,
+    provider: Provider,
+    gateway: Process,
+}
+
+impl Rotated {
+    /// With these settings of `embed` and these lines of the credential.
+    async fn new(embed: &str, credential: &str) -> Self {
+        let users = [
+            ("jane@acme.example", UserSource::AzureAd),
+            ("svc@acme.example", UserSource::Local),
+            ("admin@acme.example", UserSource::Local),
+        ];
+        let mut acme = site(Some("acme"), &users);
+        acme.embed_secret = CANARY_SECRET.into();
+        let (upstream, files, provider) =
+            (stand_in(vec![acme]).await, Files::new(), Provider::new());
+        files.write("secret", CANARY_SECRET);
+        files.write("other", "canary-another-secret-0123456789");
+        let text = format!(
+            "listeners: [ {{ address: \"127.0.0.1:0\", callers: required }} ]
+admin: {{ address: \"127.0.0.1:0\" }}
+audit: {{ to: FOLDER/audit }}
+servers: {{ main: {{ url: \"{}\" }} }}
+tenants:
+  acme:
+    server: main
+    site: acme
+    embed: {embed}
+    credential:
+      grant: embed_secret
+      username: svc@acme.example
+{credential}      user_source: local
+callers:
+  app:
+    jwt:
+      issuer: https://login.example.com/
+      audience: boldgate
+      algorithms: [EdDSA]
+      jwks_file: {}
+    may:
+      - {{ tenant: acme, routes: [read, embed], subject: {{ claim: email, domains: [acme.example] }} }}
+",
+            upstream.url(),
+            provider.jwks.path().display(),
+        );
+        let folder = files.0.path().display().to_string();
+        files.write("boldgate.yaml", &text.edit_all("FOLDER", &folder));
+        let gateway = files.serve();
+        Self { upstream, files, provider, gateway }
+    }
+
+    /// A call of this user to an endpoint.
+    async fn post(&self, user: &str, path: &str, body: &str) -> Response {
+        let credential = bearer(&self.provider.token(|claims| claims["email"] = user.into()));
+        let length = body.len();
+        let mut client = Client::connect(self.gateway.address()).await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{credential}{JSON}Content-Length: \
+             {length}\r\n\r\n{body}"
+        );
+        client.write(head.as_bytes()).await;
+        client.response().await
+    }
+
+    async fn embed(&self, user: &str) -> Response {
+        self.post(user, AUTHORIZE, &json!({ "embedQuerString": query() }).to_string()).await
+    }
+
+    async fn jane(&self) -> Response {
+        self.embed("jane@acme.example").await
+    }
+
+    /// Rotates the secret in Bold BI alone.
+    fn rotate_in_bold_bi(&self) {
+        self.upstream.set_embed_secret(Some("acme"), NEW);
+    }
+
+    /// Waits until the secret can be told from a user by an exchange, as it can after a moment.
+    async fn settled(&self) {
+        until(|| self.upstream.token_requests() >= 1).await;
+        let lines = audit_lines(&self.files.path("audit"), "exchange", 1).await;
+        assert_eq!(lines[0]["boldgate.purpose"], "comparison");
+        assert_eq!(lines[0]["boldgate.subject"], "svc@acme.example");
+    }
+}
+
+const HELD: &str = "      hold: 30s\n      embed_secret: { file: FOLDER/secret }\n";
+
+/// Calls one endpoint after the other until `stop`, each for another dashboard. Returns the calls
+/// that failed.
+async fn flow(rotated: Arc<Rotated>, stop: Arc<AtomicBool>, made: Arc<AtomicUsize>) -> Vec<String> {
+    let mut failed = Vec::new();
+    while !stop.load(SeqCst) {
+        let number = made.fetch_add(1, SeqCst);
+        let dashboard = format!("{number:08x}-0ee6-4ee7-9dfa-d6b3cffed7ff");
+        let response = if number.is_multiple_of(2) {
+            let body = json!({ "embedQuerString": query().edit_all(DASHBOARD, &dashboard) });
+            rotated.post("jane@acme.example", AUTHORIZE, &body.to_string()).await
+        } else {
+            let body = json!({ "dashboardId": dashboard });
+            rotated.post("jane@acme.example", TOKEN, &body.to_string()).await
+        };
+        // Both replies have a JWT.
+        if response.status != 200 || !response.text().contains("eyJ") {
+            failed.push(format!("{} {}", response.status, response.text()));
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    failed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_under_a_steady_flow_of_embed_calls_fails_none() {
+    for (embed, in_words) in [("{}", false), ("{}", true), ("{ via: json }", false)] {
+        let rotated = Arc::new(Rotated::new(embed, HELD).await);
+        if in_words {
+            rotated.upstream.refuse_embeds_in_words();
+        }
+        assert_eq!(rotated.jane().await.status, 200);
+        rotated.settled().await;
+        let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut flows = JoinSet::new();
+        for _ in 0..4 {
+            flows.spawn(flow(Arc::clone(&rotated), Arc::clone(&stop), Arc::clone(&made)));
+        }
+        let calls = async |count: usize| {
+            let before = made.load(SeqCst);
+            until(|| made.load(SeqCst) >= before + count).await;
+        };
+        calls(8).await;
+        // By hand: it takes a while until the file is written.
+        rotated.rotate_in_bold_bi();
+        log_line(&rotated.gateway, WAITS).await;
+        sleep(Duration::from_millis(200)).await;
+        rotated.files.swap_in("secret", NEW);
+        calls(8).await;
+        // By the command.
+        for _ in 0..2 {
+            let config = rotated.files.path("boldgate.yaml").display().to_string();
+            let command = spawn_blocking(move || {
+                let subject = ["--admin-subject", "admin@acme.example", "--config", &config];
+                run(&[&["rotate", "acme"][..], &subject].concat())
+            });
+            let ended = command.await.unwrap();
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            calls(8).await;
+        }
+        stop.store(true, SeqCst);
+        let failed = flows.join_all().await.concat();
+        assert!(failed.is_empty(), "{embed}, {in_words}: {failed:?}");
+        // No herd of exchanges: one refused comparison and one proof a rotation, and those of the
+        // command.
+        let exchanges = rotated.upstream.token_requests();
+        assert!(exchanges <= 20, "{embed}, {in_words}: {exchanges}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_hold_an_embed_call_by_a_replaced_secret_fails_at_once() {
+    for hold in [false, true] {
+        let credential = if hold { HELD } else { &HELD.edit("      hold: 30s\n", "") };
+        let rotated = Rotated::new("{}", credential).await;
+        if hold {
+            // Never accepted.
+            rotated.rotate_in_bold_bi();
+        } else {
+            assert_eq!(rotated.jane().await.status, 200, "control");
+            rotated.rotate_in_bold_bi();
+        }
+        for _ in 0..2 {
+            let response = rotated.jane().await;
+            assert_eq!((response.status, &*response.code()), (502, "embed_refused"));
+        }
+        assert!(log_lines(&rotated.gateway, WAITS).is_empty());
+        assert_eq!(rotated.upstream.token_requests(), 0, "nothing is there to be told apart");
+        rotated.files.swap_in("secret", NEW);
+        until_granted(&rotated).await;
+    }
+}
+
+async fn until_granted(rotated: &Rotated) {
+    let what = "the new secret is in use";
+    becomes(Duration::from_secs(20), what, async || rotated.jane().await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_new_secret_embed_calls_fail_when_the_hold_ends_and_then_at_once() {
+    let rotated = Rotated::new("{}", &HELD.edit("30s", "1s")).await;
+    assert_eq!(rotated.jane().await.status, 200);
+    rotated.settled().await;
+    rotated.rotate_in_bold_bi();
+    let begun = Instant::now();
+    let response = rotated.jane().await;
+    assert_eq!((response.status, &*response.code()), (502, "embed_refused"));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    let exchanges = rotated.upstream.token_requests();
+    for _ in 0..3 {
+        assert_eq!(rotated.jane().await.code(), "embed_refused");
+    }
+    assert_eq!(log_lines(&rotated.gateway, WAITS).len(), 1, "one hold for the secret");
+    assert_eq!(rotated.upstream.token_requests(), exchanges, "none is tried any more");
+    rotated.files.swap_in("secret", NEW);
+    until_granted(&rotated).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_user_or_dashboard_lets_no_embed_call_wait() {
+    let rotated = Rotated::new("{}", HELD).await;
+    assert_eq!(rotated.jane().await.status, 200);
+    rotated.settled().await;
+    for _ in 0..3 {
+        let unknown = rotated.embed("nobody@acme.example").await;
+        assert_eq!((unknown.status, unknown.text().contains("not found")), (200, true));
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST] {
+            rotated.upstream.fail_next_embed(status, 1);
+            assert_eq!(rotated.jane().await.code(), "embed_refused");
+        }
+        assert_eq!(rotated.jane().await.status, 200);
+    }
+    // One exchange for each refused call at most.
+    assert!(rotated.upstream.token_requests() <= 13, "{}", rotated.upstream.token_requests());
+    assert!(log_lines(&rotated.gateway, WAITS).is_empty());
+}
+
+/// The common secret of an installation may be good for embedding alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_exchanges_never_worked_their_refusal_says_nothing_about_embed_calls() {
+    let rotated = Rotated::new("{}", HELD).await;
+    rotated.upstream.fail_next_token(StatusCode::UNAUTHORIZED, 1000);
+    assert_eq!(rotated.jane().await.status, 200);
+    rotated.settled().await;
+    rotated.upstream.fail_next_embed(StatusCode::FORBIDDEN, 1);
+    assert_eq!(rotated.jane().await.code(), "embed_refused");
+    assert_eq!(rotated.jane().await.status, 200);
+    assert_eq!(rotated.embed("nobody@acme.example").await.status, 200);
+    assert!(log_lines(&rotated.gateway, WAITS).is_empty());
+    assert_eq!(rotated.upstream.token_requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_in_words_is_tried_by_the_second_secret_too() {
+    let two = "      embed_secrets: [ { file: FOLDER/other }, { file: FOLDER/secret } ]\n";
+    let rotated = Rotated::new("{}", two).await;
+    rotated.upstream.refuse_embeds_in_words();
+    assert_eq!(rotated.jane().await.status, 200);
+    assert_eq!(rotated.upstream.embed_requests(), 2, "the first is refused");
+    assert_eq!(rotated.jane().await.status, 200);
+    assert_eq!(rotated.upstream.embed_requests(), 3, "the second is asked first from now on");
+    let unknown = rotated.embed("nobody@acme.example").await;
+    assert!(unknown.text().contains("User detail not found"), "{}", unknown.text());
+}
