@@ -197,6 +197,8 @@ pub struct EmbedReply {
     pub body: Bytes,
     /// Whether the body says that the server refuses.
     pub is_refusal: bool,
+    /// The number of the secret, from 1, that the server was asked by, where the tenant has two.
+    pub secret: Option<u8>,
 }
 
 impl fmt::Debug for EmbedReply {

@@ -227,7 +227,7 @@ impl Gateway {
         &self,
         admission: &Admission,
         order: &EmbedOrder,
-    ) -> Result<TokenLookup, Refusal> {
+    ) -> Result<crate::token::EmbedLookup, Refusal> {
         self.tokens.embed_token(&admission.permit, order).await.map_err(Refusal::Exchange)
     }
 

@@ -330,6 +330,15 @@ impl Refusal {
         }
     }
 
+    /// The number of the secret, from 1, by which an embed call was refused, where the tenant has
+    /// two.
+    pub fn embed_secret(&self) -> Option<u8> {
+        match self {
+            Self::Exchange(NoToken { cause, .. }) => cause.kind.embed_secret(),
+            _ => None,
+        }
+    }
+
     /// The facts of a request that was refused after its tenant was found and before it was
     /// admitted.
     pub fn facts(&self) -> Option<&RequestFacts> {

@@ -34,6 +34,7 @@ mod suspend;
 mod users;
 
 pub use budget::initial as initial_exchanges;
+pub use exchanges::EmbedLookup;
 pub use named_user::NamedUser;
 pub use source::{Renewal, TokenLookup, TokenSource};
 
@@ -247,8 +248,20 @@ pub trait TokenExchange: Send + Sync + 'static {
         _order: &EmbedOrder,
     ) -> Result<EmbedAnswer, ExchangeError> {
         let fault = "this source of tokens embeds nothing";
-        Err(ExchangeError::new(permit, ExchangeErrorKind::EmbedRefused { status: 501, fault }))
+        Err(ExchangeError::new(
+            permit,
+            ExchangeErrorKind::EmbedRefused { status: 501, fault, by: EmbedSigner::default() },
+        ))
     }
+}
+
+/// The secret of an embed call that the server refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EmbedSigner {
+    /// Its number, from 1, where the tenant has two.
+    pub secret: Option<u8>,
+    /// Whether the server accepted it before, since the gateway started.
+    pub accepted: bool,
 }
 
 /// The answer to an embed call.
@@ -391,6 +404,8 @@ pub enum ExchangeErrorKind {
         status: u16,
         /// The fault of the reply.
         fault: &'static str,
+        /// The secret by which it was asked.
+        by: EmbedSigner,
     },
     /// The reply gives a token of another user than the permit's.
     #[error("the reply is not usable: it is for another user than the one that was asked for")]
@@ -482,6 +497,15 @@ impl ExchangeErrorKind {
     /// the site.
     pub fn is_about_secret(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if *status != 404)
+    }
+
+    /// The number of the secret, from 1, by which an embed call was refused, where the tenant has
+    /// two.
+    pub fn embed_secret(&self) -> Option<u8> {
+        match self {
+            Self::EmbedRefused { by, .. } => by.secret,
+            _ => None,
+        }
     }
 
     /// The word for it in logs and metrics; `None` where the code says it.

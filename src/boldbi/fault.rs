@@ -183,7 +183,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
-        ExchangeErrorKind::EmbedRefused { status, .. } => embed_refused(*status),
+        ExchangeErrorKind::EmbedRefused { status, by, .. } => embed_refused(*status, by.accepted),
         ExchangeErrorKind::SubjectUnknown { .. } => {
             "add the user to the site in Bold BI, or correct the mapping; the audit log has the name"
         }
@@ -250,13 +250,24 @@ pub fn is_about_tenant(error: &ExchangeError) -> bool {
     )
 }
 
-fn embed_refused(status: u16) -> &'static str {
+/// The remedy. `accepted`: Bold BI took the secret before.
+fn embed_refused(status: u16, accepted: bool) -> &'static str {
     match status {
+        200 if accepted => {
+            "open the dashboard in Bold BI as this user; if all embed calls of the tenant fail, the \
+             embed secret, which Bold BI took before, may have been rotated there: write the new one \
+             to its place"
+        }
+        400 | 401 | 403 if accepted => {
+            "Bold BI took this embed secret before: if it was rotated there, write the new one to its \
+             place; otherwise check the rights of the user, that embedding is on (Settings > Embed), \
+             and that the clocks here and at Bold BI agree"
+        }
         200 => {
             "open the dashboard in Bold BI as this user, and check that embedding is on: Settings > \
              Embed; `embed.via: json` needs Bold BI 14.1 or later"
         }
-        401 | 403 => {
+        400 | 401 | 403 => {
             "check that the embed secret is this site's, that embedding is on (Settings > Embed), and \
              that the clocks here and at Bold BI agree"
         }

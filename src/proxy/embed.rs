@@ -151,22 +151,22 @@ impl Proxy {
         order: &EmbedOrder,
         record: &Record,
     ) -> Result<(HeaderValue, Bytes), Refusal> {
-        let (answer, outcome) = match order.grant.endpoint() {
+        let (answer, outcome, secret) = match order.grant.endpoint() {
             EmbedEndpoint::Authorize => {
                 let reply = self.gateway.embed(&call.admission, order).await?;
                 let outcome =
                     if reply.is_refusal { EmbedOutcome::Refused } else { EmbedOutcome::Granted };
-                ((reply.content_type, reply.body), outcome)
+                ((reply.content_type, reply.body), outcome, reply.secret)
             }
             EmbedEndpoint::Token => {
                 let found = self.gateway.embed_token(&call.admission, order).await?;
                 let outcome =
                     if found.cached { EmbedOutcome::Cached } else { EmbedOutcome::Granted };
-                (token_response(&found.token, call.as_json), outcome)
+                (token_response(&found.token, call.as_json), outcome, found.secret)
             }
         };
         self.gateway.metrics(call.admission.tenant()).embedded(outcome);
-        record.audit_embed(outcome, &self.telemetry.audit);
+        record.audit_embed(outcome, secret, &self.telemetry.audit);
         Ok(answer)
     }
 }

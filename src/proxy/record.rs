@@ -91,13 +91,15 @@ struct Embedding {
 }
 
 impl Embedding {
-    fn audited(&self) -> AuditEmbed<'_> {
+    /// The same for the audit log, where the server was asked by this secret of two.
+    fn audited(&self, secret: Option<u8>) -> AuditEmbed<'_> {
         let named = |text: &'_ str| !text.is_empty();
         AuditEmbed {
             endpoint: self.endpoint,
             dashboards: Some(&*self.dashboards).filter(|text| named(text)),
             mode: self.mode,
             values: Some(&*self.values).filter(|text| named(text)),
+            secret,
         }
     }
 }
@@ -284,9 +286,9 @@ impl Record {
     }
 
     /// Writes the audit line of the embed call.
-    pub(super) fn audit_embed(&self, outcome: EmbedOutcome, audit: &AuditLog) {
+    pub(super) fn audit_embed(&self, outcome: EmbedOutcome, secret: Option<u8>, audit: &AuditLog) {
         if let Some(embed) = &self.embed {
-            self.audit_page(embed.audited(), outcome, audit);
+            self.audit_page(embed.audited(secret), outcome, audit);
         }
     }
 
@@ -295,7 +297,7 @@ impl Record {
         let edits = self.granted.as_ref().is_some_and(|granted| granted.class >= RouteClass::Write);
         let mode = if edits { EmbedMode::Design } else { EmbedMode::View };
         let (endpoint, mode) = ("masked", mode.as_str());
-        let embed = AuditEmbed { endpoint, dashboards: None, mode, values: None };
+        let embed = AuditEmbed { endpoint, dashboards: None, mode, values: None, secret: None };
         self.audit_page(embed, EmbedOutcome::Granted, audit);
     }
 

@@ -153,6 +153,8 @@ pub struct AuditEmbed<'a> {
     pub mode: &'static str,
     /// The names of filters, parameters and attributes; their values may be personal data.
     pub values: Option<&'a str>,
+    /// The number of the secret, from 1, by which the server was asked, where the tenant has two.
+    pub secret: Option<u8>,
 }
 
 /// Writes audit log lines in the background.
@@ -327,6 +329,7 @@ impl AuditEmbed<'_> {
         name_field(out, "boldgate.dashboard", self.dashboards);
         text_field(out, "boldgate.embed_mode", Some(self.mode));
         name_field(out, "boldgate.embed_values", self.values);
+        optional_number(out, "boldgate.secret_position", self.secret.map(u64::from));
     }
 }
 
@@ -481,13 +484,15 @@ mod tests {
             dashboards: Some("c5bab292"),
             mode: "view",
             values: Some("Region,Plan"),
+            secret: Some(2),
         };
         let call = AuditLine {
             event: AuditEvent::Embed { client: AuditClient::default(), embed },
             ..exchange()
         };
         let fields = "\"boldgate.embed_endpoint\":\"authorize\",\"boldgate.dashboard\":\"c5bab292\",\
-             \"boldgate.embed_mode\":\"view\",\"boldgate.embed_values\":\"Region,Plan\"";
+             \"boldgate.embed_mode\":\"view\",\"boldgate.embed_values\":\"Region,Plan\",\
+             \"boldgate.secret_position\":2";
         let line = json(&call);
         assert!(line.contains("\"event\":\"embed\""), "{line}");
         assert!(

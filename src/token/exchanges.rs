@@ -18,6 +18,8 @@ mod held;
 mod in_turn;
 mod stored;
 
+pub use embeds::EmbedLookup;
+
 use embeds::EmbedTokens;
 use in_turn::AskedInTurn;
 use stored::FromStore;

@@ -112,6 +112,13 @@ impl Holds {
         });
     }
 
+    /// Whether the server has accepted the secret of `permit`.
+    pub(super) fn has_accepted(&self, permit: &Permit) -> bool {
+        let tenants = self.tenants.lock();
+        let hold = tenants.get(&permit.tenant().name);
+        hold.is_some_and(|hold| hold.has_accepted(permit.tenant().credential.version))
+    }
+
     /// Whether it is time to look for a user of the tenant of `permit` who can be compared with
     /// others, whose secret the server has accepted. `true` once in a while.
     pub(super) fn may_seek_witness(&self, permit: &Permit) -> bool {

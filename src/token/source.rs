@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::exchanges::{Exchanges, Joined};
+use super::exchanges::{EmbedLookup, Exchanges, Joined};
 use super::refresh::Refresher;
 use super::suspend::SuspendClock;
 use super::{AccessToken, Initiator, NoToken, Purpose, TokenExchange};
@@ -196,10 +196,9 @@ impl TokenSource {
         &self,
         permit: &Permit,
         order: &EmbedOrder,
-    ) -> Result<TokenLookup, NoToken> {
+    ) -> Result<EmbedLookup, NoToken> {
         self.refresher.get_or_init(|| Refresher::start(&self.exchanges));
-        let (token, cached) = self.exchanges.embed_token(permit, order).await?;
-        Ok(TokenLookup { token, cached })
+        self.exchanges.embed_token(permit, order).await
     }
 
     async fn obtain(

@@ -85,7 +85,8 @@ impl BoldBi {
         }
         let is_refusal =
             matches!(token, Err(ExchangeErrorKind::EmbedRefused { fault: reply::REFUSAL, .. }));
-        let reply = EmbedReply { content_type, body: Bytes::from_owner(body), is_refusal };
+        let body = Bytes::from_owner(body);
+        let reply = EmbedReply { content_type, body, is_refusal, secret: None };
         Ok(EmbedAnswer { reply, token })
     }
 }

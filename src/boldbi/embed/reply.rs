@@ -12,7 +12,8 @@ use crate::boldbi::reply::{self, Asked, is_html};
 use crate::fetch;
 use crate::invisible::without_byte_order_mark;
 use crate::secret::Secret;
-use crate::token::{AccessToken, ExchangeErrorKind, NamedUser};
+use crate::token::{AccessToken, EmbedSigner, ExchangeErrorKind, NamedUser};
+
 /// Checks the head of a reply.
 ///
 /// # Errors
@@ -88,7 +89,8 @@ fn holds(text: &[u8], secret: &Secret) -> bool {
 }
 
 pub(super) fn refused(status: StatusCode, fault: &'static str) -> ExchangeErrorKind {
-    ExchangeErrorKind::EmbedRefused { status: status.as_u16(), fault }
+    let by = EmbedSigner::default();
+    ExchangeErrorKind::EmbedRefused { status: status.as_u16(), fault, by }
 }
 
 /// The fault of a reply by which Bold BI refuses the user or the dashboard.

@@ -142,7 +142,7 @@ impl Record {
                 tried: refusal.tried().map(|tried| (tried.callers(), tried.issuer())),
                 class: class.map(RouteClass::as_str),
                 status: response.status.as_u16(),
-                embed: self.embed.as_ref().map(|embed| embed.audited()),
+                embed: self.embed.as_ref().map(|embed| embed.audited(refusal.embed_secret())),
             },
         });
     }

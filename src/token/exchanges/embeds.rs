@@ -11,12 +11,25 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::super::endpoint::ExchangeGuard;
-use super::super::{AccessToken, EmbedAnswer, ExchangeError, ExchangeErrorKind, NoToken};
+use super::super::{
+    AccessToken, EmbedAnswer, EmbedSigner, ExchangeError, ExchangeErrorKind, NoToken,
+};
 use super::{Active, Exchanges, alarm, revoked};
 use crate::embed::{EmbedKey, EmbedOrder, EmbedReply};
 use crate::policy::Permit;
 use crate::telemetry::DescriptorUse;
 use crate::tenant::SecretPosition;
+
+/// An embed token and where it came from.
+#[derive(Clone, Debug)]
+pub struct EmbedLookup {
+    /// The token.
+    pub token: Arc<AccessToken>,
+    /// Whether it was in the cache.
+    pub cached: bool,
+    /// The number of the secret, from 1, by which it was asked for, where the tenant has two.
+    pub secret: Option<u8>,
+}
 
 /// The embed tokens at hand.
 pub(super) struct EmbedTokens {
@@ -81,7 +94,7 @@ impl Exchanges {
         Ok(self.embedded(permit, order).await?.reply)
     }
 
-    /// An embed token with at least ten minutes left, and whether it was in the cache.
+    /// An embed token with at least ten minutes left.
     ///
     /// # Errors
     /// As [`Exchanges::embed`], and when the reply has no such token.
@@ -89,9 +102,12 @@ impl Exchanges {
         self: &Arc<Self>,
         permit: &Permit,
         order: &EmbedOrder,
-    ) -> Result<(Arc<AccessToken>, bool), NoToken> {
+    ) -> Result<EmbedLookup, NoToken> {
         let key = (permit.clone(), order.key());
-        let cached = || self.embeds.with_time_left(&key).map(|token| (token, true));
+        let cached = || {
+            let token = self.embeds.with_time_left(&key)?;
+            Some(EmbedLookup { token, cached: true, secret: None })
+        };
         if let Some(found) = cached() {
             return Ok(found);
         }
@@ -103,10 +119,12 @@ impl Exchanges {
                 return Ok(found);
             }
             let answer = self.embedded(permit, order).await?;
-            let token = answer.token.map_err(|kind| no_token(permit, kind))?;
+            let secret = answer.reply.secret;
+            let by = EmbedSigner { secret, accepted: self.holds.has_accepted(permit) };
+            let token = answer.token.map_err(|kind| no_token(permit, signed(kind, by)))?;
             if token.lifetime() < MIN_LEFT {
                 let fault = "its token lives for less than 10 minutes";
-                let kind = ExchangeErrorKind::EmbedRefused { status: 200, fault };
+                let kind = ExchangeErrorKind::EmbedRefused { status: 200, fault, by };
                 return Err(no_token(permit, kind));
             }
             let token = Arc::new(token);
@@ -115,7 +133,7 @@ impl Exchanges {
             if self.is_revoked(permit) {
                 self.embeds.tokens.invalidate(&key);
             }
-            Ok((token, false))
+            Ok(EmbedLookup { token, cached: false, secret })
         };
         let got = tokio::select! {
             biased;
@@ -159,8 +177,11 @@ impl Exchanges {
                 return Err(revoked(permit));
             }
         }
+        let two = permit.tenant().credential.has_two_secrets();
+        let secret = two.then(|| position.number());
         match result {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                answer.reply.secret = secret;
                 if answer.token.is_ok() {
                     self.gives_tokens(permit, position);
                     self.holds.accepted(permit);
@@ -168,7 +189,11 @@ impl Exchanges {
                 }
                 Ok(answer)
             }
-            Err(error) => Err(NoToken { cause: Arc::new(error), retry_after: Duration::ZERO }),
+            Err(mut error) => {
+                let by = EmbedSigner { secret, accepted: self.holds.has_accepted(permit) };
+                error.kind = signed(error.kind, by);
+                Err(NoToken { cause: Arc::new(error), retry_after: Duration::ZERO })
+            }
         }
     }
 
@@ -225,6 +250,14 @@ fn may_judge_secret(result: &Result<EmbedAnswer, ExchangeError>) -> bool {
             matches!(error.kind, ExchangeErrorKind::EmbedRefused { status: 400 | 401 | 403, .. })
         }
     }
+}
+
+/// The same failure, of a call by this secret.
+fn signed(mut kind: ExchangeErrorKind, signer: EmbedSigner) -> ExchangeErrorKind {
+    if let ExchangeErrorKind::EmbedRefused { by, .. } = &mut kind {
+        *by = signer;
+    }
+    kind
 }
 
 fn no_token(permit: &Permit, kind: ExchangeErrorKind) -> NoToken {

@@ -180,7 +180,7 @@ async fn a_rotation_under_a_steady_flow_of_embed_calls_fails_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_hold_an_embed_call_by_a_replaced_secret_fails_at_once() {
+async fn without_a_hold_an_embed_call_by_a_replaced_secret_fails_at_once_and_the_log_says_why() {
     for hold in [false, true] {
         let credential = if hold { HELD } else { &HELD.edit("      hold: 30s\n", "") };
         let rotated = Rotated::new("{}", credential).await;
@@ -197,6 +197,14 @@ async fn without_a_hold_an_embed_call_by_a_replaced_secret_fails_at_once() {
         }
         assert!(log_lines(&rotated.gateway, WAITS).is_empty());
         assert_eq!(rotated.upstream.token_requests(), 0, "nothing is there to be told apart");
+        until(|| {
+            rotated.gateway.log().iter().any(|line| line["boldgate.refusal"] == "embed_refused")
+        })
+        .await;
+        let log = rotated.gateway.log();
+        let line = log.iter().find(|line| line["boldgate.refusal"] == "embed_refused").unwrap();
+        let hint = line["hint"].as_str().unwrap();
+        assert_eq!(hint.contains("took this embed secret before"), !hold, "{line}");
         rotated.files.swap_in("secret", NEW);
         until_granted(&rotated).await;
     }
@@ -262,7 +270,7 @@ async fn where_exchanges_never_worked_their_refusal_says_nothing_about_embed_cal
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_in_words_is_tried_by_the_second_secret_too() {
+async fn a_refusal_in_words_is_tried_by_the_second_secret_too_and_the_audit_log_has_its_number() {
     let two = "      embed_secrets: [ { file: FOLDER/other }, { file: FOLDER/secret } ]\n";
     let rotated = Rotated::new("{}", two).await;
     rotated.upstream.refuse_embeds_in_words();
@@ -272,4 +280,25 @@ async fn a_refusal_in_words_is_tried_by_the_second_secret_too() {
     assert_eq!(rotated.upstream.embed_requests(), 3, "the second is asked first from now on");
     let unknown = rotated.embed("nobody@acme.example").await;
     assert!(unknown.text().contains("User detail not found"), "{}", unknown.text());
+    assert_eq!(rotated.post("jane@acme.example", TOKEN, "{}").await.status, 200);
+    assert_eq!(rotated.post("jane@acme.example", TOKEN, "{}").await.status, 200);
+    rotated.upstream.fail_next_embed(StatusCode::INTERNAL_SERVER_ERROR, 1);
+    assert_eq!(rotated.jane().await.code(), "embed_refused");
+    let lines = audit_lines(&rotated.files.path("audit"), "embed", 5).await;
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (line["boldgate.outcome"].as_str().unwrap(), line["boldgate.secret_position"].as_u64())
+        })
+        .collect();
+    let expected = [
+        ("granted", Some(2)),
+        ("granted", Some(2)),
+        ("refused", Some(2)),
+        ("granted", Some(2)),
+        ("cached", None),
+    ];
+    assert_eq!(told, expected);
+    let refused = audit_lines(&rotated.files.path("audit"), "refusal", 1).await;
+    assert_eq!(refused[0]["boldgate.secret_position"], 2, "{refused:?}");
 }
