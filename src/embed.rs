@@ -13,9 +13,11 @@ use crate::telemetry::Reason;
 use crate::tenant::{EmbedMode, EmbedSettings, EmbedValue, EmbedVia, FilterOperator};
 
 mod masked;
+mod sent_name;
 mod values;
 
 pub(crate) use masked::{check_page, from_page};
+pub use sent_name::SentName;
 pub(crate) use values::can_be_sent;
 pub use values::{FilterText, GrantedValue};
 
@@ -207,7 +209,8 @@ impl fmt::Debug for EmbedReply {
     }
 }
 
-/// Why a page's call is refused. No variant holds a value that a page or a token has sent.
+/// Why a page's call is refused. No variant holds a value that a page or a token has sent, and only
+/// [`SentName`] a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmbedFault {
     /// The body is not of the type `application/json`.
@@ -256,7 +259,7 @@ pub enum EmbedFault {
 }
 
 /// The fault of a body or a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformation {
     /// The body is not one JSON object, or a name occurs twice in it.
     #[error("the body is not one JSON object in which each name occurs once")]
@@ -271,8 +274,8 @@ pub enum Malformation {
     #[error("a part of the query is no pair of name and value")]
     NoPair,
     /// A name of the query is not known.
-    #[error("the query has a name that is not known")]
-    UnknownName,
+    #[error("the query has {0}, which is not known")]
+    UnknownName(SentName),
     /// A name occurs twice.
     #[error("`{0}` occurs twice in the query")]
     Twice(&'static str),
@@ -288,9 +291,9 @@ pub enum Malformation {
     /// A header of masked mode occurs twice.
     #[error("the header `{0}` occurs twice")]
     HeaderTwice(&'static str),
-    /// The body of a call to the token URL has another name than `dashboardId`.
-    #[error("the body has another name than `dashboardId`")]
-    UnknownKey,
+    /// The body of a call to this endpoint has a name that front ends do not send there.
+    #[error("the body has {1}, which is not known at this endpoint")]
+    UnknownKey(EmbedEndpoint, SentName),
     /// The id of a dashboard has another form.
     #[error("`dashboardId` is not the id of a dashboard")]
     DashboardId,
@@ -330,7 +333,7 @@ impl EmbedFault {
         Some(match self {
             Self::ContentType => return None,
             Self::Malformed(
-                Malformation::Body | Malformation::DashboardId | Malformation::UnknownKey,
+                Malformation::Body | Malformation::DashboardId | Malformation::UnknownKey(..),
             ) => Reason::EmbedBody,
             Self::Malformed(_) => Reason::EmbedQuery,
             Self::Identity(_) => Reason::EmbedIdentity,

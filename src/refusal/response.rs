@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::{Overdue, Refusal};
 use crate::caller::CallerError;
 use crate::caller::jwt::JwtError;
-use crate::embed::{EmbedFault, Malformation};
+use crate::embed::{EmbedEndpoint, EmbedFault, Malformation};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::throttle::Over;
@@ -206,8 +206,14 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
         EmbedFault::Malformed(Malformation::Body | Malformation::DashboardId) => {
             (400, "request_refused", "The body is not a JSON object of the embed SDK.")
         }
-        EmbedFault::Malformed(Malformation::UnknownKey) => {
+        EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Token, _)) => {
             (400, "request_refused", "The body may have `dashboardId`, and nothing else.")
+        }
+        EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Authorize, _)) => {
+            (400, "request_refused", "The body has a name that the embed SDK does not send.")
+        }
+        EmbedFault::Malformed(Malformation::UnknownName(_)) => {
+            (400, "request_refused", "The query has a name that the gateway does not know.")
         }
         EmbedFault::Malformed(_) => (
             400,

@@ -25,6 +25,7 @@ mod real_sdk;
 mod rotation;
 mod sdk;
 mod secrets;
+mod telling;
 mod tokens;
 
 /// A stand-in with two sites, and a gateway before it with the tenants `acme`, which embeds, and

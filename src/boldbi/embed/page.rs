@@ -1,5 +1,6 @@
-//! The bodies of a web page's calls, read strictly. `dashboardServerApiUrl`, which the embed SDK
-//! sends too, is never read: it would have the gateway call any host.
+//! The bodies of a web page's calls, read strictly: a name that front ends do not send is refused,
+//! so that no option of a page is ignored without a word. `dashboardServerApiUrl`, which the embed
+//! SDK sends too, is never looked at: it would have the gateway call any host.
 
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use serde_json::{Map, Value};
 use super::query::{self, DASHBOARD, DASHBOARDS, MODE, NARROWING};
 use super::signed;
 use crate::caller::json::Json;
-use crate::embed::{EmbedFault, EmbedGrant, EmbedOrder, EmbedPair, Malformation, OwnValue};
+use crate::embed::{
+    EmbedEndpoint, EmbedFault, EmbedGrant, EmbedOrder, EmbedPair, Malformation, OwnValue, SentName,
+};
 use crate::invisible::without_byte_order_mark;
 use crate::tenant::{EmbedMode, EmbedSettings, EmbedVia};
 
@@ -22,8 +25,8 @@ pub fn authorize_order(
     grant: EmbedGrant,
     subject: &str,
 ) -> Result<EmbedOrder, EmbedFault> {
-    let body = object(body)?;
-    let [one, other] = ["embedQuerString", "embedQueryString"].map(|name| match body.get(name) {
+    let body = object(body, EmbedEndpoint::Authorize)?;
+    let [one, other] = QUERIES.map(|name| match body.get(name) {
         None => Ok(None),
         Some(Value::String(query)) => Ok(Some(query)),
         Some(_) => Err(Malformation::NoQuery),
@@ -66,14 +69,7 @@ pub fn token_order(
     grant: EmbedGrant,
     subject: &str,
 ) -> Result<EmbedOrder, EmbedFault> {
-    let body = if body.is_empty() { Map::new() } else { object(body)? };
-    let mut others = body.keys().filter(|name| *name != DASHBOARD_ID);
-    if let Some(identity) = others.clone().find_map(|name| query::identity(name)) {
-        return Err(EmbedFault::Identity(identity));
-    }
-    if others.next().is_some() {
-        return Err(Malformation::UnknownKey.into());
-    }
+    let body = if body.is_empty() { Map::new() } else { object(body, EmbedEndpoint::Token)? };
     let dashboard = match body.get(DASHBOARD_ID) {
         None => None,
         Some(Value::String(id)) if is_id(id) => Some(id.clone()),
@@ -106,11 +102,24 @@ pub fn trial_order(settings: &EmbedSettings, subject: &str) -> Result<EmbedOrder
     token_order(body.as_bytes(), settings, EmbedGrant::for_trial(settings), subject)
 }
 
-/// The body as an object in which each name occurs once, at any depth.
-fn object(body: &[u8]) -> Result<Map<String, Value>, EmbedFault> {
-    match serde_json::from_slice(without_byte_order_mark(body)) {
-        Ok(Json { value: Value::Object(object), repeats: false }) => Ok(object),
-        _ => Err(Malformation::Body.into()),
+/// The body as an object in which each name occurs once, at any depth, and has only names that
+/// front ends send to `endpoint`.
+fn object(body: &[u8], endpoint: EmbedEndpoint) -> Result<Map<String, Value>, EmbedFault> {
+    let body = serde_json::from_slice(without_byte_order_mark(body));
+    let Ok(Json { value: Value::Object(object), repeats: false }) = body else {
+        return Err(Malformation::Body.into());
+    };
+    let known: &[&str] = match endpoint {
+        EmbedEndpoint::Authorize => &[QUERIES[0], QUERIES[1], API_URL],
+        EmbedEndpoint::Token => &[DASHBOARD_ID],
+    };
+    let mut others = object.keys().filter(|name| !known.contains(&name.as_str()));
+    if let Some(identity) = others.clone().find_map(|name| query::identity(name)) {
+        return Err(EmbedFault::Identity(identity));
+    }
+    match others.next() {
+        Some(name) => Err(Malformation::UnknownKey(endpoint, SentName::new(name)).into()),
+        None => Ok(object),
     }
 }
 
@@ -188,6 +197,11 @@ pub(crate) fn is_id(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+/// The query in the body of a call to the authorization server. The second spelling is beside the
+/// first since 14.1. (Bold BI: embed SDK 4.2 to 14.2, `src/index.ts`: no version sends other names
+/// than these and [`API_URL`].)
+const QUERIES: [&str; 2] = ["embedQuerString", "embedQueryString"];
+const API_URL: &str = "dashboardServerApiUrl";
 /// The only name in the body of a call to the token URL.
 const DASHBOARD_ID: &str = "dashboardId";
 /// Longest id of a dashboard; a GUID has 36 characters.

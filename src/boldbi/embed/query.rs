@@ -4,7 +4,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::embed::{EmbedFault, EmbedPair, Malformation, OwnValue};
+use crate::embed::{EmbedFault, EmbedPair, Malformation, OwnValue, SentName};
 
 /// Splits a query into its pairs.
 ///
@@ -25,8 +25,8 @@ pub(super) fn parse(query: &str) -> Result<Vec<EmbedPair>, EmbedFault> {
             }
             EmbedPair::Own(*own)
         } else {
-            let name = PASSING.iter().find(|known| **known == name);
-            let name = name.ok_or(Malformation::UnknownName)?;
+            let known = PASSING.iter().find(|known| **known == name);
+            let name = known.ok_or_else(|| Malformation::UnknownName(SentName::new(name)))?;
             check(name, value)?;
             EmbedPair::Sent(name, value.to_owned())
         };

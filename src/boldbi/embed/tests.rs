@@ -6,7 +6,7 @@ use super::signed::{self, Stamp};
 use super::*;
 use crate::boldbi::test_support::{server, tenant_on};
 use crate::caller::jwt::VerifiedClaims;
-use crate::embed::{EmbedEndpoint, EmbedFault, EmbedGrant, EmbedOrder, Malformation};
+use crate::embed::{EmbedEndpoint, EmbedFault, EmbedGrant, EmbedOrder, Malformation, SentName};
 use crate::policy::RouteClass;
 use crate::refusal::{Refusal, RequestFacts};
 use crate::secret::Secret;
@@ -304,7 +304,8 @@ fn a_token_url_takes_no_name_but_the_dashboards_id() {
     for name in ["dashboardID", "dashboardid", "dashboard", "mode", "expirationTime", "", "x"] {
         for more in ["", r#","dashboardId":"a""#] {
             let refused = order(&format!(r#"{{"{name}":"a"{more}}}"#)).unwrap_err();
-            assert_eq!(refused, EmbedFault::Malformed(Malformation::UnknownKey), "{name}");
+            let unknown = Malformation::UnknownKey(EmbedEndpoint::Token, SentName::new(name));
+            assert_eq!(refused, EmbedFault::Malformed(unknown), "{name}");
             assert_eq!(status_and_code(refused), (400, "request_refused"), "{name}");
         }
     }

@@ -10,7 +10,7 @@ use super::Record;
 use crate::caller::{CallerName, TriedIssuer};
 use crate::cors::UnlistedPage;
 use crate::descriptors;
-use crate::embed::{EmbedFault, Malformation};
+use crate::embed::{EmbedEndpoint, EmbedFault, Malformation};
 use crate::outbound::{PROXY_CONNECT, PROXY_LOGIN, PROXY_REFUSED};
 use crate::policy::{Forbidden, MaskedFault, RouteClass, Subject};
 use crate::proxy::downstream::Peer;
@@ -300,11 +300,16 @@ fn embed_hint(why: &EmbedFault) -> &'static str {
         EmbedFault::Malformed(
             Malformation::Body | Malformation::NoQuery | Malformation::DashboardId,
         ) => "the page sends another body than the embed SDK does: docs/embedding.md has its form",
-        EmbedFault::Malformed(Malformation::UnknownKey) => {
+        EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Authorize, _)) => {
+            "let the page send what the embed SDK sends, `embedQuerString` and \
+             `dashboardServerApiUrl`: users come from `subject` of the permission, filters from \
+             `embed` of the tenant"
+        }
+        EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Token, _)) => {
             "let the page send `{}` or `{\"dashboardId\":\"…\"}`: users come from `subject` of the \
              permission, filters from `embed` of the tenant"
         }
-        EmbedFault::Malformed(Malformation::UnknownName) => {
+        EmbedFault::Malformed(Malformation::UnknownName(_)) => {
             "the page, or a version of the SDK that the gateway does not know yet, adds a name: take \
              one option after another out of the page"
         }

@@ -102,9 +102,9 @@ async fn each_refusal_of_a_listed_page_can_be_read_by_it() {
 async fn a_body_of_more_than_16_kib_is_refused_however_it_is_framed() {
     let setup = Setup::new().await;
     let padded = |length: usize| {
-        let body = json!({"embedQuerString": query(), "x": ""}).to_string();
+        let body = json!({"embedQuerString": query(), "dashboardServerApiUrl": ""}).to_string();
         let padding = "x".repeat(length - body.len());
-        body.edit("\"x\":\"\"", &format!("\"x\":\"{padding}\""))
+        body.edit("ApiUrl\":\"\"", &format!("ApiUrl\":\"{padding}\""))
     };
     let lines = format!("{}{JSON}", setup.jane());
     let response = setup.post(AUTHORIZE, &lines, &padded(16 * 1024 + 1)).await;

@@ -119,12 +119,19 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
         if let Some(other) = other {
             body["embedQueryString"] = other.into();
         }
-        body.to_string().into_bytes()
+        body
     };
+    let bytes = |body: serde_json::Value| body.to_string().into_bytes();
+    let with_another_name = (query(), "[a-zA-Z]{1,12}").prop_map(move |(query, name)| {
+        let mut body = object(query, None);
+        body[name] = "admin@example.com".into();
+        bytes(body)
+    });
     prop_oneof![
-        6 => query().prop_map(move |query| object(query.clone(), Some(query))),
-        3 => query().prop_map(move |query| object(query, None)),
-        1 => (query(), query()).prop_map(move |(one, other)| object(one, Some(other))),
+        6 => query().prop_map(move |query| bytes(object(query.clone(), Some(query)))),
+        3 => query().prop_map(move |query| bytes(object(query, None))),
+        1 => (query(), query()).prop_map(move |(one, other)| bytes(object(one, Some(other)))),
+        1 => with_another_name,
         1 => prop::collection::vec(any::<u8>(), 0..64),
     ]
 }
@@ -146,6 +153,9 @@ proptest! {
         let settings = guarded();
         let grant = grant(&settings, serde_json::json!({"region": "North"})).unwrap();
         let Ok(order) = authorize_order(&body, &settings, grant, JANE) else { return Ok(()) };
+        let sent: Value = serde_json::from_slice(&body).unwrap();
+        let known = ["embedQuerString", "embedQueryString", "dashboardServerApiUrl"];
+        prop_assert!(sent.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())));
         let target = target(&order, JANE);
         let (_, query) = target.split_once('?').unwrap();
 

@@ -1,0 +1,94 @@
+//! What pages and operators are told of a refused embed call.
+
+use super::*;
+use crate::support::client::Client;
+use crate::support::process::Process;
+
+#[tokio::test]
+async fn a_body_with_a_name_that_the_sdk_does_not_send_is_refused_at_both_endpoints_alike() {
+    let setup = Setup::new().await;
+    let lines = format!("{}{JSON}", setup.jane());
+    let with = |path: &str, name: &str| {
+        let mut body = if path == AUTHORIZE {
+            json!({"embedQuerString": query(), "dashboardServerApiUrl": "http://x.example"})
+        } else {
+            json!({ "dashboardId": DASHBOARD })
+        };
+        body[name] = "boss@acme.example".into();
+        body.to_string()
+    };
+    for path in [AUTHORIZE, TOKEN] {
+        for name in ["userEmail", "UserEmail", "email", "embed_user_email", "datasourceFilters"] {
+            let response = setup.post(path, &lines, &with(path, name)).await;
+            let got = (response.status, &*response.code());
+            assert_eq!(got, (403, "embed_value_refused"), "{path} {name}");
+        }
+        for name in ["x", "mode", "embedQuerystring", "DashboardServerApiUrl", ""] {
+            let response = setup.post(path, &lines, &with(path, name)).await;
+            let got = (response.status, &*response.code());
+            assert_eq!(got, (400, "request_refused"), "{path} {name}");
+        }
+    }
+    setup.assert_untouched("a body with another name");
+    // All versions of the SDK send these: tests/it/embed/sdk.rs.
+    for body in [
+        json!({"embedQuerString": query(), "dashboardServerApiUrl": "http://x.example"}),
+        json!({"embedQuerString": query(), "embedQueryString": query(), "dashboardServerApiUrl": ""}),
+    ] {
+        let control = setup.post(AUTHORIZE, &lines, &body.to_string()).await;
+        assert_eq!(control.status, 200, "{body}: {}", control.text());
+    }
+}
+
+/// The gateway of a setup as a process of its own, whose log can be read.
+fn process(setup: &Setup) -> (Process, Files) {
+    let files = Files::new();
+    files.write("boldgate.yaml", &setup.config);
+    (files.serve(), files)
+}
+
+async fn post_to(process: &Process, listener: usize, lines: &str, body: &str) -> Response {
+    let address = process.ready().0[listener].parse().unwrap();
+    let mut client = Client::connect(address).await;
+    let length = body.len();
+    let head = format!("POST {AUTHORIZE} HTTP/1.1\r\nHost: localhost\r\n{lines}");
+    client.write(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes()).await;
+    client.response().await
+}
+
+/// The log line of a refused request.
+fn line_of(process: &Process, response: &Response) -> Value {
+    let id = response.header("x-request-id")[0].to_owned();
+    let is_it = |line: &Value| line["request.id"] == *id && line["boldgate.refusal"].is_string();
+    process.stderr(|_| process.log().iter().any(is_it));
+    process.log().into_iter().find(is_it).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_refused_name_of_a_page_and_never_its_value() {
+    let setup = Setup::new().await;
+    let lines = format!("{}{JSON}", setup.jane());
+    let long = "n".repeat(400);
+    for (body, named) in [
+        (json!({"embedQuerString": query() + "&homepageId=canary-value"}), "`homepageId`"),
+        (json!({"embedQuerString": query() + "&a%22%0Ab=canary-value"}), "`a%22%0Ab`"),
+        (json!({"embedQuerString": query() + "&\u{202e}b=canary-value"}), "`\\u{202e}b`"),
+        (json!({"embedQuerString": query() + "&jane@acme.example=canary-value"}), "with `@`"),
+        (json!({"embedQuerString": query() + "&=canary-value"}), "an empty name"),
+        (json!({"embedQuerString": format!("{}&{long}=canary-value", query())}), "of 400 bytes"),
+        (json!({"embedQuerString": query(), "layout": "canary-value"}), "`layout`"),
+        (json!({"embedQuerString": query(), "two\nlines": "canary-value"}), "`two\\nlines`"),
+    ] {
+        // Lines alike are written every few seconds only.
+        let (gateway, _files) = process(&setup);
+        let response = post_to(&gateway, 0, &lines, &body.to_string()).await;
+        assert_eq!((response.status, &*response.code()), (400, "request_refused"), "{named}");
+        let line = line_of(&gateway, &response);
+        let message = line["message"].as_str().unwrap();
+        assert!(message.contains(named), "{named}: {message}");
+        assert!(!message.contains("jane") && message.len() < 300, "{message}");
+        assert!(!gateway.stderr(|_| true).contains("canary-value"), "{message}");
+        assert!(!response.text().contains("layout") && !response.text().contains("homepageId"));
+    }
+    setup.assert_untouched("a name that is not known");
+}
