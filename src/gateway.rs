@@ -1,18 +1,19 @@
 //! The decisions on one request, in their order: arrive, admit, token, and the replacement of a
 //! token that the server refuses.
 
+mod endpoint;
 mod sessions;
 mod ui;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
-use http::{HeaderValue, Method};
 
 use crate::caller::{Caller, CallerAuth, ListenerTerms, PeerInfo, may_bring_own_authorization};
 use crate::cors::{self, Page, UnlistedPage};
-use crate::embed::{self, EmbedEndpoint, EmbedGrant, EmbedOrder, EmbedReply};
+use crate::embed::{self, EmbedGrant, EmbedOrder, EmbedReply};
 use crate::headers::authenticates_connection;
 use crate::policy::{
     Allowed, Forbidden, MaskedFault, PermissionId, Permit, Policy, Reissued, RouteClass,
@@ -22,11 +23,12 @@ use crate::request::{RequestError, RequestHead};
 use crate::store::{FleetAction, FollowedAction, TokenStore};
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{
-    DisabledBy, EmbedMode, EmbedSettings, ExistingAuthorization, SwitchError, Tenant,
-    TenantSwitches, Tenants, is_masked,
+    DisabledBy, EmbedMode, ExistingAuthorization, SwitchError, Tenant, TenantSwitches, Tenants,
+    is_masked,
 };
 use crate::throttle::{InFlight, Throttled, Throttles};
 use crate::token::{AccessToken, Initiator, NoToken, Renewal, TokenLookup, TokenSource};
+use endpoint::embed_endpoint;
 use sessions::MaskedSessions;
 use ui::UiArrival;
 pub use ui::{DataPassage, Passage};
@@ -604,22 +606,6 @@ impl Gatekeeper {
     pub fn reissue(&self) -> impl Fn(&Permit) -> Reissued + Send + Sync + 'static {
         self.policy.reissue()
     }
-}
-
-/// The endpoint of the gateway that a request is for, with its settings; `None` if it is for the
-/// server.
-fn embed_endpoint<'t>(
-    tenant: &'t Tenant,
-    head: &RequestHead<'_>,
-    class: RouteClass,
-) -> Result<Option<(EmbedEndpoint, &'t EmbedSettings)>, Forbidden> {
-    if class != RouteClass::Embed {
-        return Ok(None);
-    }
-    let settings = tenant.embed.as_ref().ok_or(Forbidden::Reserved(false))?;
-    let endpoint = tenant.route(head.target.path()).and_then(EmbedEndpoint::at);
-    let endpoint = endpoint.filter(|_| *head.method == Method::POST);
-    Ok(Some((endpoint.ok_or(Forbidden::Reserved(true))?, settings)))
 }
 
 /// Whether the requested host is configured, for the listener or for the tenant. Any other host may

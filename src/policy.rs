@@ -16,12 +16,14 @@ use crate::tenant::{Grant, Tenant, Tenants};
 mod masked;
 mod own;
 mod permit;
+mod reserved;
 mod route;
 pub mod subject;
 
 pub use masked::MaskedFault;
 use own::OwnPermits;
 pub use permit::{Permit, Reissued};
+pub use reserved::ReservedFault;
 pub use route::{RouteClass, RouteClasses, Routes, UiRoute};
 pub use subject::{Subject, SubjectRule};
 use subject::{SubjectError, SubjectSource};
@@ -364,8 +366,8 @@ pub enum Forbidden {
     #[error("the caller has no permission for this method on routes of the class `{}`", .0.as_str())]
     Method(RouteClass),
     /// It is below `/boldgate/`, and the gateway has no such endpoint for the tenant.
-    #[error("{}", if *.0 { NO_ENDPOINT } else { NO_EMBED })]
-    Reserved(bool),
+    #[error("{0}")]
+    Reserved(ReservedFault),
     /// It is below the paths of masked mode, and is not open there.
     #[error("{0}")]
     Masked(MaskedFault),
@@ -413,8 +415,8 @@ impl Forbidden {
             Self::Route(_) => Reason::NoMayForRoute,
             Self::Method(_) => Reason::NoMayForMethod,
             Self::Closed(_) => Reason::MayNot,
-            Self::Reserved(false) => Reason::EmbedOff,
-            Self::Reserved(true) => Reason::EmbedRoute,
+            Self::Reserved(ReservedFault::Off) => Reason::EmbedOff,
+            Self::Reserved(ReservedFault::Endpoint | ReservedFault::Method) => Reason::EmbedRoute,
             Self::Masked(fault) => fault.reason(),
             Self::Subject { why, .. } => why.reason(),
             Self::Grant { .. } => Reason::SubjectByGrant,
@@ -441,10 +443,6 @@ fn one_user(grant: Grant) -> &'static str {
         Grant::EmbedSecret => "an embed secret",
     }
 }
-
-const NO_EMBED: &str = "nothing below `/boldgate/` is forwarded, and the tenant has no `embed`";
-const NO_ENDPOINT: &str = "nothing below `/boldgate/` is forwarded, and the endpoints there are \
-                           `POST …/boldgate/embed/authorize` and `POST …/boldgate/embed/token`";
 
 #[cfg(test)]
 mod tests;

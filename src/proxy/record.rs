@@ -25,6 +25,7 @@ use crate::tenant::{EmbedMode, Server, TenantName};
 use crate::traceparent::{TRACEPARENT, TraceParent};
 use crate::traces::{StageValue, Tracer};
 
+mod embed_hints;
 mod refused;
 mod spans;
 

@@ -133,7 +133,9 @@ pub(super) async fn refuse(
         head.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
     if response.status == StatusCode::METHOD_NOT_ALLOWED {
-        head.insert(ALLOW, methods());
+        // Only endpoints of the gateway itself refuse methods that are forwarded elsewhere.
+        let is_own = matches!(refusal, Refusal::Forbidden { .. });
+        head.insert(ALLOW, if is_own { HeaderValue::from_static("POST") } else { methods() });
     }
     for challenge in response.challenges {
         head.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

@@ -7,8 +7,9 @@ use http::StatusCode;
 use super::{Overdue, Refusal};
 use crate::caller::CallerError;
 use crate::caller::jwt::JwtError;
+use crate::cors::UnlistedPage;
 use crate::embed::{EmbedEndpoint, EmbedFault, Malformation};
-use crate::policy::Forbidden;
+use crate::policy::{Forbidden, ReservedFault};
 use crate::request::RequestError;
 use crate::throttle::Over;
 use crate::token::ExchangeErrorKind;
@@ -73,9 +74,7 @@ impl Refusal {
             Self::Host { .. } => {
                 (421, "host_refused", "This listener does not serve the requested host.")
             }
-            Self::Origin { .. } => {
-                (403, "origin_refused", "Web pages of this origin may not use the gateway.")
-            }
+            Self::Origin { page, .. } => (403, "origin_refused", of_page(page)),
             Self::TenantUnknown { .. } => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
@@ -179,13 +178,31 @@ impl Refusal {
     }
 }
 
+/// The text by the page alone: for an unknown tenant it is the same.
+fn of_page(page: &UnlistedPage) -> &'static str {
+    match page {
+        UnlistedPage::Origin(_) => "Web pages of this origin may not use the gateway.",
+        UnlistedPage::Opaque => "The page has no origin of its own that could be listed.",
+        UnlistedPage::Several => "The request has several `Origin` headers.",
+        UnlistedPage::CrossSite => {
+            "The browser says that a page of another site sends the request, and there is no `Origin`."
+        }
+        UnlistedPage::Unnamed => {
+            "Masked mode needs the header `Origin`, or `Sec-Fetch-Site: same-origin`."
+        }
+    }
+}
+
 fn forbidden(why: &Forbidden) -> (u16, &'static str, &'static str) {
     match why {
         Forbidden::Tenant => (403, "caller_forbidden", "The caller may not use this tenant."),
         Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_) => {
             (403, "route_closed", "The caller may not use this route.")
         }
-        Forbidden::Reserved(_) => {
+        Forbidden::Reserved(ReservedFault::Method) => {
+            (405, "method_refused", "This endpoint of the gateway takes only POST.")
+        }
+        Forbidden::Reserved(ReservedFault::Off | ReservedFault::Endpoint) => {
             (403, "route_closed", "Nothing below /boldgate/ is forwarded to Bold BI.")
         }
         Forbidden::Masked(_) => (403, "route_closed", "Masked mode does not open this route."),

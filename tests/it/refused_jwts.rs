@@ -1,6 +1,7 @@
 //! A refused JWT in the logs: which issuer and caller it was tried for, and nothing of its user.
 
 use boldgate::caller::ApiKey;
+use serde_json::Value;
 
 use crate::support::audit::audit_lines;
 use crate::support::client::Client;
@@ -9,6 +10,7 @@ use crate::support::files::Files;
 use crate::support::identity_provider::{Provider, bearer};
 use crate::support::process::Process;
 use crate::support::reloads::{ACME, two_sites};
+use crate::support::upstream::dead_address;
 
 const ISSUER: &str = "https://login.example.com/";
 
@@ -81,4 +83,37 @@ async fn a_refused_jwt_names_its_issuer_and_the_callers_tried_and_an_empty_beare
         assert!(line.get("boldgate.caller").is_none(), "{line}");
     }
     assert!(!std::fs::read_to_string(audit).unwrap().contains("canary"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jwt_of_an_issuer_without_keys_is_told_with_its_issuer_and_the_callers_tried() {
+    let (upstream, files, provider) = (two_sites().await, Files::new(), Provider::new());
+    let (audit, dead) = (files.path("audit.jsonl"), dead_address());
+    let config =
+        files.config(&upstream, &["acme"], "").edit("callers: anonymous", "callers: required");
+    let may = "may: [ { tenant: acme, routes: [read] } ]";
+    files.write(
+        "boldgate.yaml",
+        &format!(
+            "{config}audit: {{ to: \"{}\" }}\ncallers:\n  app:\n    jwt: {{ issuer: \"{ISSUER}\", audience: \
+             boldgate, algorithms: [EdDSA], jwks_url: \"http://{dead}/keys\" }}\n    {may}\n",
+            audit.display(),
+        ),
+    );
+    let gateway = files.serve();
+    let token = provider.token(|claims| claims["sub"] = "canary-person".into());
+    assert_eq!(ask(&gateway, &bearer(&token)).await, 503);
+    let is_it = |line: &Value| line["boldgate.refusal"] == "issuer_keys_unavailable";
+    gateway.stderr(|_| gateway.log().iter().any(is_it));
+    let line = gateway.log().into_iter().find(is_it).unwrap();
+    assert_eq!(line["severity"], "WARN", "{line}");
+    assert!(line["hint"].as_str().unwrap_or_default().contains("`jwks_url`"), "{line}");
+    let audited = audit_lines(&audit, "refusal", 1).await;
+    for line in [&line, &audited[0]] {
+        assert_eq!(line["boldgate.reason"], "jwt_keys_unavailable", "{line}");
+        assert_eq!(line["boldgate.tried_caller"], "app", "{line}");
+        assert_eq!(line["boldgate.issuer"], ISSUER, "{line}");
+        assert!(line.get("boldgate.caller").is_none(), "nobody was authenticated: {line}");
+    }
+    assert!(!gateway.stderr(|_| true).contains("canary"), "nobody is named");
 }

@@ -7,10 +7,11 @@ use http::{Method, StatusCode};
 use tracing::field::display;
 
 use super::Record;
-use crate::caller::{CallerName, TriedIssuer};
+use super::embed_hints::{class_hint, embed_hint};
+use crate::caller::jwt::JwtError;
+use crate::caller::{CallerError, CallerName, TriedIssuer};
 use crate::cors::UnlistedPage;
 use crate::descriptors;
-use crate::embed::{EmbedEndpoint, EmbedFault, Malformation};
 use crate::outbound::{PROXY_CONNECT, PROXY_LOGIN, PROXY_REFUSED};
 use crate::policy::{Forbidden, MaskedFault, RouteClass, Subject};
 use crate::proxy::downstream::Peer;
@@ -52,7 +53,7 @@ impl Record {
         self.outcome = if has_failed {
             let limiter = self.metrics.as_ref().map(|metrics| metrics.log_limiter());
             let limiter = limiter.unwrap_or_else(|| telemetry.no_tenant.log_limiter());
-            self.warn_once(Some(limiter), response.code, refusal, hint(refusal));
+            self.warn_once(Some(limiter), response.code, refusal, refusal.tried(), hint(refusal));
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. }
         | Refusal::Embed { .. }
@@ -69,7 +70,7 @@ impl Record {
                 });
             }
             let log_limiter = tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter();
-            self.warn_once(Some(log_limiter), response.code, refusal, hint(refusal));
+            self.warn_once(Some(log_limiter), response.code, refusal, None, hint(refusal));
             RequestOutcome::Refused
         } else {
             self.log_refused(refusal, response.code, telemetry);
@@ -100,6 +101,7 @@ impl Record {
                 tls.client.hash.sha256 = self.certificate.as_deref(),
                 request.id = id,
                 repeated = (repeated > 0).then_some(repeated),
+                hint = hint(refusal),
                 "{refusal}"
             ),
             None => tracing::debug!(
@@ -154,6 +156,7 @@ impl Record {
             self.metrics.as_ref().map(|metrics| metrics.log_limiter()),
             code,
             failure,
+            None,
             hint,
         );
     }
@@ -163,6 +166,7 @@ impl Record {
         log_limiter: Option<&LogLimiter>,
         code: &'static str,
         failure: &dyn Display,
+        tried: Option<&TriedIssuer>,
         hint: Option<&str>,
     ) {
         let reason = self.reason.map(Reason::as_str);
@@ -185,6 +189,8 @@ impl Record {
         tracing::warn!(
             boldgate.refusal = code,
             boldgate.reason = reason,
+            boldgate.tried_caller = tried.map(TriedIssuer::callers),
+            boldgate.issuer = tried.map(TriedIssuer::issuer),
             boldgate.tenant = tenant,
             server.address = server,
             request.id = id,
@@ -219,6 +225,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
              to use the gateway through a user's browser"
         }
         Refusal::Embed { why, .. } => embed_hint(why),
+        Refusal::Forbidden { why: Forbidden::Route(RouteClass::Embed), facts } => class_hint(facts),
         Refusal::CallerHeader => {
             "let the `serverUrl` of the page be the server's `url`, or an address whose host is in \
              `hosts` of the listener, with the path of a tenant's site"
@@ -235,6 +242,10 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
                 "list `design` in `embed.modes` of the tenant, if pages may edit"
             }
         },
+        Refusal::Caller { why: CallerError::Jwt(JwtError::NoKeys, _), .. } => {
+            "the gateway has no keys of this issuer: the line about its keys has the cause; check that \
+             `jwks_url` of the caller can be reached from here, or give it a `jwks_file` as well"
+        }
         Refusal::WaitingEvicted { .. } => {
             "find out why the issuer's keys take so long to arrive, and which clients send so many \
              requests with its JWTs, or raise `limits.unfinished_heads`"
@@ -287,52 +298,4 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         }
         _ => return None,
     })
-}
-
-fn embed_hint(why: &EmbedFault) -> &'static str {
-    match why {
-        EmbedFault::ContentType => {
-            "the embed SDK sends this header; a page with `fetch` must set it"
-        }
-        EmbedFault::Malformed(Malformation::HeaderTwice(_)) => {
-            "look for a proxy that adds this header beside the one of the page"
-        }
-        EmbedFault::Malformed(
-            Malformation::Body | Malformation::NoQuery | Malformation::DashboardId,
-        ) => "the page sends another body than the embed SDK does: docs/embedding.md has its form",
-        EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Authorize, _)) => {
-            "let the page send what the embed SDK sends, `embedQuerString` and \
-             `dashboardServerApiUrl`: users come from `subject` of the permission, filters from \
-             `embed` of the tenant"
-        }
-        EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Token, _)) => {
-            "let the page send `{}` or `{\"dashboardId\":\"…\"}`: users come from `subject` of the \
-             permission, filters from `embed` of the tenant"
-        }
-        EmbedFault::Malformed(Malformation::UnknownName(_)) => {
-            "the page, or a version of the SDK that the gateway does not know yet, adds a name: take \
-             one option after another out of the page"
-        }
-        EmbedFault::Malformed(_) => {
-            "names with `&`, `=`, `+`, `#`, `;`, `%` or quotes cannot be embedded: the SDK does not \
-             encode them"
-        }
-        EmbedFault::Identity(_) => {
-            "remove this option from the page: users come from `subject` of the permission, filters \
-             from `embed` of the tenant"
-        }
-        EmbedFault::Mode => "list the mode in `embed.modes` of the tenant, if pages may use it",
-        EmbedFault::Dashboard => {
-            "list the dashboard's id in `embed.dashboards` of the tenant, if pages may embed it"
-        }
-        EmbedFault::NotInJson => {
-            "let the page name one dashboard by its id, or set `embed.via: signed`"
-        }
-        EmbedFault::Claim { .. } => {
-            "let the issuer put the claim into its tokens, as a text or a list of texts"
-        }
-        EmbedFault::Subject | EmbedFault::TooLong(_) => {
-            "set `embed.via: json` if Bold BI is of version 14.1 or later"
-        }
-    }
 }

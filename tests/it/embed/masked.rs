@@ -10,10 +10,10 @@ use crate::support::client::Client;
 use crate::support::process::run;
 use crate::support::waiting::becomes;
 
-const LOAD: &str = "/masked/acme/v1.0/design/loadwidgetdata";
-const MASKED: &str = "      masked: true\n";
-const DESIGN: &str = "      masked: true\n      modes: [view, design]\n";
-const SAME: &str = "Sec-Fetch-Site: same-origin\r\n";
+pub const LOAD: &str = "/masked/acme/v1.0/design/loadwidgetdata";
+pub const MASKED: &str = "      masked: true\n";
+pub const DESIGN: &str = "      masked: true\n      modes: [view, design]\n";
+pub const SAME: &str = "Sec-Fetch-Site: same-origin\r\n";
 
 /// A caller whose JWTs open all classes but credentials.
 pub const EDITOR: &str = "  editor:
@@ -32,7 +32,7 @@ pub fn editor(setup: &Setup) -> String {
 }
 
 /// A gateway whose tenant `acme` has these lines below `embed`, and a caller for editors.
-async fn with(embed: &str) -> Setup {
+pub async fn with(embed: &str) -> Setup {
     Setup::with_callers(embed, EDITOR).await
 }
 
@@ -88,7 +88,7 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static st
     })
 }
 
-async fn send(setup: &Setup, method: &str, path: &str, lines: &str, body: &str) -> Response {
+pub async fn send(setup: &Setup, method: &str, path: &str, lines: &str, body: &str) -> Response {
     let length =
         if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let request =
@@ -97,7 +97,7 @@ async fn send(setup: &Setup, method: &str, path: &str, lines: &str, body: &str) 
 }
 
 /// The requests that the data service got: path and query, and headers.
-fn reached(setup: &Setup) -> Vec<boldgate::boldbi::stand_in::Recorded> {
+pub fn reached(setup: &Setup) -> Vec<boldgate::boldbi::stand_in::Recorded> {
     let all = setup.stand_in.last_requests().into_iter();
     all.filter(|request| !request.target.ends_with("/token")).collect()
 }

@@ -1,5 +1,7 @@
 //! What pages and operators are told of a refused embed call.
 
+use boldgate::config::ListenAddress;
+
 use super::*;
 use crate::support::client::Client;
 use crate::support::process::Process;
@@ -40,6 +42,68 @@ async fn a_body_with_a_name_that_the_sdk_does_not_send_is_refused_at_both_endpoi
     }
 }
 
+#[tokio::test]
+async fn a_request_without_an_origin_is_not_told_of_an_origin() {
+    let setup = Setup::new().await;
+    let body = json!({ "embedQuerString": query() }).to_string();
+    for (page, told) in [
+        ("Origin: https://evil.example\r\n", "Web pages of this origin"),
+        ("Sec-Fetch-Site: cross-site\r\n", "no `Origin`"),
+        ("Sec-Fetch-Site: same-site\r\n", "no `Origin`"),
+        ("Origin: null\r\n", "no origin of its own"),
+        ("Origin: https://app.acme.example\r\nOrigin: https://evil.example\r\n", "several"),
+    ] {
+        let lines = format!("{}{JSON}{page}", setup.jane());
+        for path in [AUTHORIZE, "/bi/api/site/nobody/boldgate/embed/authorize"] {
+            let anonymous = anonymously(&setup, "POST", path, &lines, &body).await;
+            assert_eq!(anonymous.code(), "origin_refused", "{page}");
+            assert!(anonymous.text().contains(told), "{page}: {}", anonymous.text());
+        }
+    }
+    let masked = masked::with(masked::MASKED).await;
+    let response = masked::send(&masked, "POST", masked::LOAD, &masked.jane(), "{}").await;
+    assert_eq!(response.code(), "origin_refused");
+    assert!(response.text().contains("Sec-Fetch-Site: same-origin"), "{}", response.text());
+    setup.assert_untouched("a refused page");
+}
+
+/// A request at the anonymous listener.
+async fn anonymously(setup: &Setup, method: &str, path: &str, lines: &str, body: &str) -> Response {
+    let ListenAddress::Tcp(address) = setup.gateway.running.addresses()[1] else { panic!() };
+    let mut client = Client::connect(address).await;
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}");
+    client.write(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes()).await;
+    client.response().await
+}
+
+#[tokio::test]
+async fn another_method_at_an_endpoint_is_told_that_it_takes_post() {
+    let setup = Setup::new().await;
+    for path in [AUTHORIZE, TOKEN] {
+        for method in ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            let lines = format!("Host: localhost\r\n{}Content-Length: 0\r\n", setup.jane());
+            let response =
+                setup.gateway.send(format!("{method} {path} HTTP/1.1\r\n{lines}\r\n")).await;
+            let got = (response.status, &*response.code());
+            assert_eq!(got, (405, "method_refused"), "{method} {path}");
+            assert_eq!(response.header("allow"), ["POST"]);
+            assert!(response.text().contains("POST"), "{}", response.text());
+        }
+    }
+    // Whether there is such an endpoint is for admitted callers.
+    let lines = "Host: localhost\r\n\r\n";
+    let unknown = setup.gateway.send(format!("GET {AUTHORIZE} HTTP/1.1\r\n{lines}")).await;
+    assert_eq!((unknown.status, &*unknown.code()), (401, "caller_unauthenticated"));
+    let off = "/bi/api/site/plain/boldgate/embed/token";
+    let lines = format!("Host: localhost\r\n{}\r\n", setup.jane());
+    let off = setup.gateway.send(format!("GET {off} HTTP/1.1\r\n{lines}")).await;
+    assert_eq!((off.status, &*off.code()), (403, "route_closed"), "the tenant has no `embed`");
+    setup.assert_untouched("another method");
+    let lines = format!("{}{JSON}", setup.jane());
+    assert_eq!(setup.post(TOKEN, &lines, "").await.status, 200, "the control");
+}
+
 /// The gateway of a setup as a process of its own, whose log can be read.
 fn process(setup: &Setup) -> (Process, Files) {
     let files = Files::new();
@@ -62,6 +126,31 @@ fn line_of(process: &Process, response: &Response) -> Value {
     let is_it = |line: &Value| line["request.id"] == *id && line["boldgate.refusal"].is_string();
     process.stderr(|_| process.log().iter().any(is_it));
     process.log().into_iter().find(is_it).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_which_caller_an_embed_call_lacks_and_what_to_configure() {
+    let setup = Setup::new().await;
+    let (gateway, _files) = process(&setup);
+    let response = post_to(&gateway, 1, JSON, "{}").await;
+    assert_eq!((response.status, &*response.code()), (403, "route_closed"));
+    let line = line_of(&gateway, &response);
+    let hint = line["hint"].as_str().unwrap_or_default();
+    for part in ["`callers: required`", "`routes: [embed]`", "`subject`"] {
+        assert!(hint.contains(part), "{part}: {line}");
+    }
+    // A known caller lacks only the class. Lines alike are written every few seconds only.
+    let (gateway, _files) = process(&setup);
+    let key = format!("X-Api-Key: {}\r\n{JSON}", setup.key.expose());
+    let response = post_to(&gateway, 0, &key, "{}").await;
+    assert_eq!((response.status, &*response.code()), (403, "route_closed"));
+    let line = line_of(&gateway, &response);
+    let hint = line["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("`embed`") && !hint.contains("callers: required"), "{line}");
+    setup.assert_untouched("a caller without the class");
+    let lines = format!("{}{JSON}", setup.jane());
+    let body = json!({ "embedQuerString": query() }).to_string();
+    assert_eq!(post_to(&gateway, 0, &lines, &body).await.status, 200, "the control");
 }
 
 #[tokio::test(flavor = "multi_thread")]
