@@ -25,6 +25,7 @@ mod real_sdk;
 mod rotation;
 mod sdk;
 mod secrets;
+mod spellings;
 mod telling;
 mod tokens;
 

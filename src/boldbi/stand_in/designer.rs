@@ -27,7 +27,11 @@ pub(super) async fn respond(
             respond::page(StatusCode::METHOD_NOT_ALLOWED)
         });
     }
-    let Some(route) = path.strip_prefix("/bi/designer").filter(|r| r.starts_with("/v1.0/")) else {
+    // Its router takes letters of any case, as that of Bold BI.
+    let is_versioned = |route: &&str| {
+        route.get(..VERSION.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(VERSION))
+    };
+    let Some(route) = path.strip_prefix("/bi/designer").filter(is_versioned) else {
         return Err(request);
     };
     let route = route.to_owned();
@@ -50,6 +54,8 @@ fn site_of(shared: &SharedState, caller: &str) -> Option<Option<String>> {
     let (site, route) = site_and_route(&path)?;
     (route == "/").then(|| site.map(str::to_owned))
 }
+
+const VERSION: &str = "/v1.0/";
 
 /// The folders of static files.
 const STATIC: [&str; 8] = [
