@@ -358,9 +358,13 @@ pub enum ExchangeErrorKind {
         detail: &'static str,
     },
     /// No token endpoint is there: another server, or another part of the server, responds with its
-    /// own 404. Nobody judged the credential.
-    #[error("no token endpoint of Bold BI is there (404{sign}), and the credential was not judged")]
+    /// own 404, or takes no POST. Nobody judged the credential.
+    #[error(
+        "no token endpoint of Bold BI is there ({status}{sign}), and the credential was not judged"
+    )]
     EndpointMissing {
+        /// HTTP status.
+        status: u16,
         /// The sign of another server than Bold BI; begins with a comma.
         sign: &'static str,
     },
@@ -483,7 +487,7 @@ impl ExchangeErrorKind {
     /// Makes a missing endpoint an unknown site, if the server `serves_others`: Bold BI's web
     /// server may have only a page for a site that was renamed.
     fn at_known_server(&mut self, serves_others: impl FnOnce() -> bool) {
-        if matches!(self, Self::EndpointMissing { .. }) && serves_others() {
+        if matches!(self, Self::EndpointMissing { status: 404, .. }) && serves_others() {
             *self = Self::Refused { status: 404, detail: NO_SUCH_SITE };
         }
     }

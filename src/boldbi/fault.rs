@@ -271,8 +271,9 @@ fn embed_refused(status: u16, accepted: bool) -> &'static str {
             "check that the embed secret is this site's, that embedding is on (Settings > Embed), and \
              that the clocks here and at Bold BI agree"
         }
-        404 | 405 => {
-            "check the server's `url` and `site`; `embed.via: json` needs Bold BI 14.1 or later"
+        404 | 405 | 501 => {
+            "check the server's `url`, its port included, and `site`; `embed.via: json` needs Bold BI 14.1 \
+             or later"
         }
         _ => "look into Bold BI's own logs, and those of proxies in between, at this time",
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -64,6 +64,10 @@ pub fn head(
     Err(match code {
         200..=299 => return Ok(()),
         300..=399 => ExchangeErrorKind::Unusable { status: code, fault: REDIRECT },
+        405 | 501 if takes_no_post(code, headers) => {
+            let sign = if is_html(headers) { PAGE } else { NO_POST };
+            ExchangeErrorKind::EndpointMissing { status: code, sign }
+        }
         408 | 429 | 500..=599 => {
             ExchangeErrorKind::Unavailable { status: code, retry_after: retry_after(headers, now) }
         }
@@ -84,7 +88,7 @@ pub fn refined(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     match text.first() {
         Some(b'<') => refusal(status, true),
         Some(first) if status == 404 && !b"{[\"".contains(first) && names_404(text) => {
-            ExchangeErrorKind::EndpointMissing { sign: TEXT }
+            ExchangeErrorKind::EndpointMissing { status, sign: TEXT }
         }
         Some(first) if matches!(status, 400 | 403) && !b"{[\"".contains(first) => {
             ExchangeErrorKind::Unusable { status, fault: REFUSED_IN_TEXT }
@@ -100,10 +104,24 @@ fn names_404(text: &[u8]) -> bool {
     beginning.windows(3).any(|word| word == b"404")
 }
 
+/// Whether a 405 or a 501 means that a web server for files alone responds, which takes no POST at
+/// all. Bold BI's token endpoint takes POST and nothing else, so a 405 of its own is about another
+/// method, to which a proxy in between has changed it.
+fn takes_no_post(status: u16, headers: &HeaderMap) -> bool {
+    let allowed = headers.get_all(ALLOW).iter();
+    let mut allowed = allowed.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let names_post = allowed.any(|method| method.trim_ascii().eq_ignore_ascii_case(b"POST"));
+    match status {
+        501 => true,
+        405 => is_html(headers) || headers.contains_key(ALLOW) && !names_post,
+        _ => false,
+    }
+}
+
 /// The meaning of a 4xx. It is about the credential only if it can be from Bold BI.
 fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
     let fault = match status {
-        404 if is_html => return ExchangeErrorKind::EndpointMissing { sign: PAGE },
+        404 if is_html => return ExchangeErrorKind::EndpointMissing { status, sign: PAGE },
         _ if is_html => REFUSED_IN_HTML,
         405 => "it means a method other than POST",
         // Servers check these before they look at the credential in the body.
@@ -282,6 +300,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 /// Bytes of a proxy's saying about a 404.
 const MAX_SAYING: usize = 64;
 const PAGE: &str = ", with a web page";
+const NO_POST: &str = ", which takes no POST";
 const TEXT: &str = ", with the text of a proxy or web server";
 pub(super) const TOO_LARGE: &str = "it is larger than 64 KiB";
 pub(super) const HTML: &str = "it is a web page (HTML) in place of a token";

@@ -139,7 +139,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_of_a_firewall_back_off_like_refused_credentials() {
         let page = || ExchangeErrorKind::Unusable { status: 403, fault: "it is a page" };
-        let missing = || ExchangeErrorKind::EndpointMissing { sign: ", with a web page" };
+        let missing =
+            || ExchangeErrorKind::EndpointMissing { status: 501, sign: ", with a web page" };
         for kind in [&page as &dyn Fn() -> _, &missing, &|| ExchangeErrorKind::AnotherUser(None)] {
             assert_eq!(failures(kind, 3), failures(refused, 3));
         }

@@ -19,6 +19,7 @@ mod budget;
 mod masked;
 mod network;
 mod operators;
+mod other_servers;
 mod pages;
 mod phrases;
 mod real_sdk;

@@ -206,8 +206,8 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
             "IIS or a proxy",
         ),
         ("401 Unauthorized", "WWW-Authenticate: Bearer, Digest nonce=x\r\n", b"", "IIS or a proxy"),
-        ("405 Method Not Allowed", html, page, "POST"),
         ("405 Method Not Allowed", "", json, "POST"),
+        ("405 Method Not Allowed", "Allow: POST\r\n", json, "POST"),
         ("406 Not Acceptable", "", json, "`Accept: application/json`"),
         ("407 Proxy Authentication Required", html, page, "proxy"),
         ("411 Length Required", html, page, "Content-Length"),
@@ -233,9 +233,15 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
             assert!(!about("username"), "{status} {lines}: {told}");
         }
     }
-    // A page that does not exist is the web server's response, whatever its content type.
-    for lines in [html, ""] {
-        let told = told_about(response("404 Not Found", lines, page), embed_secret()).await;
+    // A page that does not exist is the web server's response, whatever its content type, and so is
+    // one that says that nothing is taken by POST.
+    for (status, lines) in [
+        ("404 Not Found", html),
+        ("404 Not Found", ""),
+        ("405 Method Not Allowed", html),
+        ("501 Unsupported method ('POST')", html),
+    ] {
+        let told = told_about(response(status, lines, page), embed_secret()).await;
         assert!(told.starts_with("token_endpoint_missing: "), "{told}");
         assert!(told.contains("in a browser") && !told.contains("Settings > Embed"), "{told}");
     }

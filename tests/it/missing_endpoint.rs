@@ -66,6 +66,35 @@ async fn a_page_with_404_is_a_missing_endpoint_and_no_refused_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_web_server_that_takes_no_post_is_a_missing_endpoint_and_no_outage() {
+    let allow = vec![("Allow".to_owned(), "GET, HEAD".to_owned())];
+    let of_files = |status| TokenReply::Raw { status, headers: allow.clone(), body: Vec::new() };
+    for (reply, status) in [
+        (page(StatusCode::NOT_IMPLEMENTED), "501"),
+        (page(StatusCode::METHOD_NOT_ALLOWED), "405"),
+        (of_files(StatusCode::METHOD_NOT_ALLOWED), "405"),
+    ] {
+        let (upstream, _files, gateway) = serving(&["acme"], "").await;
+        upstream.set_reply(reply);
+        for _ in 0..6 {
+            let refused = get(gateway.address(), ACME).await;
+            assert_eq!((refused.status, &*refused.code()), (502, "token_endpoint_missing"));
+        }
+        assert_eq!(upstream.token_requests(), 1, "{status} is no outage: it is left alone");
+        let log = gateway.stderr(|text| text.contains("token_endpoint_missing"));
+        let line = log.lines().find(|line| line.contains("token_endpoint_missing")).unwrap();
+        for part in [status, "credential was not judged", "server's `url`"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert_eq!(exchanges(&gateway, "refused").await, 0, "{status}");
+    }
+    let (upstream, _files, gateway) = serving(&["acme"], "").await;
+    upstream.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 1000);
+    let control = get(gateway.address(), ACME).await;
+    assert_eq!((control.status, &*control.code()), (503, "token_endpoint_unavailable"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_with_other_statuses_are_replies_that_cannot_be_used() {
     for status in [StatusCode::OK, StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED] {
         let (upstream, _files, gateway) = serving(&["acme"], "").await;

@@ -24,6 +24,8 @@ pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Result<(), Exchan
         200 if fetch::coding(headers).is_some() => "it is compressed, which was not asked for",
         200 => return Ok(()),
         300..=399 => "it is a redirect, and the gateway follows none",
+        404 | 405 | 501 if is_html(headers) => NOT_THERE_PAGE,
+        405 | 501 => NOT_THERE,
         500..=599 => "Bold BI, or a proxy in front of it, failed",
         _ => "it is not the status 200",
     };
@@ -97,4 +99,7 @@ pub(super) fn refused(status: StatusCode, fault: &'static str) -> ExchangeErrorK
 pub(super) const REFUSAL: &str =
     "its `Status` is not true: Bold BI refused the user or the dashboard";
 const HTML: &str = "it is a web page (HTML)";
+const NOT_THERE_PAGE: &str =
+    "it is a web server's page (HTML): no embed endpoint of Bold BI is there";
+const NOT_THERE: &str = "no embed endpoint of Bold BI is there, or not for this method";
 const NO_TOKEN: &str = "it has no usable `access_token`";

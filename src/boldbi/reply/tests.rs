@@ -289,6 +289,32 @@ fn a_404_of_a_web_server_or_proxy_is_a_missing_endpoint_and_one_of_bold_bi_a_ref
 }
 
 #[test]
+fn a_web_server_that_takes_no_post_is_a_missing_endpoint_and_another_405_is_not() {
+    let html = ("content-type", "text/html;charset=utf-8");
+    for (status, headers) in [
+        (501, &[html][..]),
+        (501, &[]),
+        (405, &[html]),
+        (405, &[("allow", "GET, HEAD, OPTIONS, TRACE")]),
+        (405, &[("allow", "GET"), ("allow", "HEAD"), ("content-type", "text/plain")]),
+        (405, &[("allow", "")]),
+    ] {
+        let missing = read_as(status, headers, b"").unwrap_err();
+        let told = missing.to_string();
+        assert!(matches!(missing, ExchangeErrorKind::EndpointMissing { .. }), "{told}");
+        assert!(told.contains(&format!("is there ({status}, w")), "{told}");
+    }
+    for headers in [&[][..], &[("allow", "POST")], &[("allow", "get, post")]] {
+        let other = read_as(405, headers, b"").unwrap_err();
+        assert!(matches!(other, ExchangeErrorKind::Unusable { .. }), "{other}");
+    }
+    for status in [500, 502, 503, 504] {
+        let down = read_as(status, &[html], b"").unwrap_err();
+        assert!(matches!(down, ExchangeErrorKind::Unavailable { .. }), "{down}");
+    }
+}
+
+#[test]
 fn redirects_are_unusable() {
     for status in [301, 302, 303, 307, 308] {
         assert_eq!(fault_of(read_as(status, &[("location", "http://evil")], b"")), REDIRECT);

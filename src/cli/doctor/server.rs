@@ -298,7 +298,7 @@ impl Exam<'_> {
             Ok(response) => match response.status.as_u16() {
                 200 if response.is_json => Shown::Endpoint,
                 400 => Shown::Endpoint,
-                200..=399 | 404 | 405 => Shown::Nothing,
+                200..=399 | 404 | 405 | 501 => Shown::Nothing,
                 _ => Shown::Unclear,
             },
             Err(_) => Shown::Unclear,

@@ -218,8 +218,8 @@ impl Exchanges {
         if is_granted || by_first.is_err() { (second, by_second) } else { (first, by_first) }
     }
 
-    /// Only failures to connect, timeouts and 5xx say that the server is down. All others say
-    /// nothing about exchanges.
+    /// Only failures to connect, timeouts and 5xx say that the server is down; a 501 says that
+    /// another server is there. All others say nothing about exchanges.
     fn embed_failed(
         &self,
         permit: &Permit,
@@ -228,6 +228,7 @@ impl Exchanges {
         begun: Instant,
     ) {
         match error.kind {
+            ExchangeErrorKind::EmbedRefused { status: 501, .. } => {}
             ExchangeErrorKind::Unreachable(..)
             | ExchangeErrorKind::NotHttp(_)
             | ExchangeErrorKind::Timeout(_)
