@@ -140,6 +140,44 @@ async fn a_personal_token_goes_up_as_it_is_and_a_changed_file_counts_within_a_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_personal_token_counts_as_no_exchange_in_metrics_status_and_doctor() {
+    let setup = Setup::new(DAY).await;
+    let next = setup.token(DAY).await;
+    let gateway = setup.files.serve();
+    let admin = gateway.ready().1;
+    let first = serial(&gateway).await;
+    assert_eq!(get(gateway.address(), BOLT).await.status, 200);
+    // Each token would be one.
+    setup.files.swap_in("token", &next);
+    becomes(PATIENCE, "the next one is used", async || serial(&gateway).await != first).await;
+    let page = get(admin, "/metrics").await.text();
+    let of = |name: &str, label: &str| {
+        let begin = format!("{name}{{{label}");
+        let lines = page.lines().filter_map(|line| line.strip_prefix(&begin));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let count =
+        |tenant: &str| of("boldgate_token_exchanges_total", &format!("tenant=\"{tenant}\""));
+    assert_eq!((count("acme"), count("bolt")), (0, 1), "and the control, which is one");
+    let lasted = of("boldgate_token_exchange_duration_seconds_count", "server=\"main\"");
+    assert_eq!(lasted, 1, "that of the control: {page}");
+    let last = async |tenant: &str| {
+        let path = format!("/api/v1/tenants?search={tenant}");
+        let status: Value = serde_json::from_str(&get(admin, &path).await.text()).unwrap();
+        status["tenants"][0]["last_exchange"].clone()
+    };
+    assert_eq!(last("acme").await, Value::Null);
+    assert_eq!(last("bolt").await["outcome"], "success", "the control");
+    // The step `url` asks the endpoint once, without a login.
+    for (tenant, asked) in [("acme", 1), ("bolt", 2)] {
+        let (before, _) = setup.requests();
+        let doctor = setup.command(&["doctor", tenant]).await;
+        assert_eq!(doctor.code, Some(0), "{doctor:?}");
+        assert_eq!(setup.requests().0 - before, asked, "{doctor:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_near_its_end_is_not_sent_and_the_next_one_is() {
     let setup = Setup::new(Duration::from_secs(9)).await;
     let gateway = setup.files.serve();
