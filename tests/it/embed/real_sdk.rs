@@ -3,6 +3,7 @@
 //! `make embed-sdk` runs it; `make test` skips it, because it needs a browser and the SDK, of which
 //! this repository has nothing.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::*;
@@ -11,10 +12,45 @@ use crate::support::process::{Process, boldgate};
 /// The versions; those from 10.1 on know masked mode.
 const VERSIONS: [&str; 4] = ["4.2.68", "7.11.24", "12.1.5", "14.2.4"];
 
+/// The first file that the folder of the SDK lacks, in words.
+fn fault_of(folder: &Path) -> Option<String> {
+    let index = |version: &str| format!("v{version}/dist/index.js");
+    let missing = VERSIONS.map(index).into_iter().find(|file| !folder.join(file).is_file())?;
+    let folders = VERSIONS.map(|version| format!("`v{version}/dist/…`")).join(", ");
+    Some(format!(
+        "`{}` has no file `{missing}`: `make embed-sdk SDK=FOLDER` expects {folders} there, each the \
+         folder `dist` of that version in the repository boldbi/boldbi-embedded-sdk; without \
+         SDK=FOLDER it fetches them",
+        folder.display()
+    ))
+}
+
+#[test]
+fn a_folder_of_another_layout_is_told_with_the_missing_file_and_the_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    // As the repository itself has it.
+    std::fs::create_dir(folder.path().join("dist")).unwrap();
+    std::fs::write(folder.path().join("dist/index.js"), "").unwrap();
+    for version in VERSIONS {
+        let told = fault_of(folder.path()).unwrap();
+        assert!(told.contains(&format!("no file `v{version}/dist/index.js`")), "{told}");
+        assert!(told.contains("expects `v4.2.68/dist/…`, "), "{told}");
+        let dist = folder.path().join(format!("v{version}/dist"));
+        std::fs::create_dir_all(&dist).unwrap();
+        std::fs::write(dist.join("index.js"), "").unwrap();
+    }
+    assert_eq!(fault_of(folder.path()), None, "the control");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium and the SDK: `make embed-sdk`"]
 #[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
 async fn the_real_sdk_reaches_its_render_call_masked_and_by_the_authorization_server() {
+    let script = std::env::var_os("BOLDGATE_TEST_SDK_PAGE").expect("`make embed-sdk` sets it");
+    let folder = std::env::var("BOLDGATE_TEST_SDK").expect("`make embed-sdk` sets it");
+    if let Some(fault) = fault_of(Path::new(&folder)) {
+        panic!("{fault}");
+    }
     let demo = Process::start(boldgate(&["demo", "--port", "0"]));
     let said = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
     let after = |name: &str| {
@@ -22,8 +58,6 @@ async fn the_real_sdk_reaches_its_render_call_masked_and_by_the_authorization_se
         line.split_whitespace().next().unwrap().to_owned()
     };
     let authorize = said.split_whitespace().find(|word| word.ends_with("/embed/authorize"));
-    let script = std::env::var_os("BOLDGATE_TEST_SDK_PAGE").expect("`make embed-sdk` sets it");
-    let folder = std::env::var("BOLDGATE_TEST_SDK").expect("`make embed-sdk` sets it");
     let (application, bold_bi) = (after("page"), after("Bold BI"));
     let orders = json!({
         "application": &application, "boldBi": &bold_bi, "authorize": authorize, "folder": folder,
