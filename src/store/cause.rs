@@ -54,7 +54,7 @@ impl StoreCause {
             (&["clusterdown"], Self::Cluster),
             (&["sentinel"], Self::Sentinel),
             (&["invalid peer certificate"], Self::Certificate),
-            (&["received fatal alert"], Self::ClientCertificate),
+            (&CLIENT_CERTIFICATE_ALERTS, Self::ClientCertificate),
             (&["corrupt message", "invalidcontenttype"], Self::NoTls),
             (&["lookup address", "name or service", "no address"], Self::UnknownHost),
             (&["connection refused"], Self::Refused),
@@ -84,8 +84,9 @@ impl StoreCause {
                  drops packets; `rediss://` at a port without TLS is silent, too"
             }
             Self::Closed => {
-                "look at the store's log: it was stopped, its `maxclients` is reached, or its port is \
-                 one of TLS (`rediss://`)"
+                "look at the store's log: it was stopped, its `maxclients` is reached, its port is one \
+                 of TLS (`rediss://`), or it demands another client certificate \
+                 (`token_store.redis.client_certificate_file` and `client_key_file`)"
             }
             Self::Login => "correct `username` and `password` of `token_store.redis`",
             Self::Rights => {
@@ -109,8 +110,8 @@ impl StoreCause {
                  certificate must name the configured host and not have ended"
             }
             Self::ClientCertificate => {
-                "give a certificate that the store trusts in `token_store.redis`: \
-                 `client_certificate_file`, `client_key_file`"
+                "set or renew `token_store.redis.client_certificate_file` and `client_key_file`: the store \
+                 demands a client certificate of a CA that it trusts (its `tls-ca-cert-file`)"
             }
             Self::NoTls => "its port does not speak TLS: use its TLS port, or `redis://`",
             Self::NoRedis => {
@@ -120,6 +121,20 @@ impl StoreCause {
         }
     }
 }
+
+/// Alerts by which a store refuses the client's certificate, or its absence (RFC 8446, section 6.2;
+/// with TLS 1.2 its absence is a failure of the handshake).
+const CLIENT_CERTIFICATE_ALERTS: [&str; 9] = [
+    "alert: accessdenied",
+    "alert: badcertificate",
+    "alert: certificateexpired",
+    "alert: certificaterequired",
+    "alert: certificaterevoked",
+    "alert: certificateunknown",
+    "alert: handshakefailure",
+    "alert: unknownca",
+    "alert: unsupportedcertificate",
+];
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +170,12 @@ mod tests {
             ("the sentinel knows no master of this name", StoreCause::Sentinel),
             ("invalid peer certificate: UnknownIssuer", StoreCause::Certificate),
             ("received fatal alert: CertificateRequired", StoreCause::ClientCertificate),
+            ("received fatal alert: UnknownCA", StoreCause::ClientCertificate),
+            ("received fatal alert: BadCertificate", StoreCause::ClientCertificate),
+            ("received fatal alert: AccessDenied", StoreCause::ClientCertificate),
+            ("received fatal alert: HandshakeFailure", StoreCause::ClientCertificate),
+            ("received fatal alert: ProtocolVersion", StoreCause::Other),
+            ("received fatal alert: InternalError", StoreCause::Other),
             ("received corrupt message of type InvalidContentType", StoreCause::NoTls),
             ("Parse error at 1\nUnexpected `H`", StoreCause::NoRedis),
             ("Connection reset by peer (os error 104)", StoreCause::Closed),

@@ -9,8 +9,9 @@ use crate::support::admin::Metrics;
 use crate::support::edit::Edit;
 use crate::support::fleet::{Keys, bold_bi, config, fleet, get};
 use crate::support::gateway::Gateway;
-use crate::support::process::run;
+use crate::support::process::{Process, run};
 use crate::support::redis::{Redis, free_port};
+use crate::support::reloads::log_line;
 use crate::support::tls::SelfSigned;
 use crate::support::waiting::until;
 
@@ -53,6 +54,27 @@ async fn a_store_with_tls_and_a_client_certificate_is_used() {
     let without = Gateway::start(&config(&stand_in, 1, &keys.section(&url)));
     assert_eq!(get(without.address(), 0).await.status, 200);
     assert_eq!(without.running.gateway().is_store_up(), Some(false));
+    // Neither does it take a certificate of another CA. The doctor and the log name the keys.
+    let stranger = SelfSigned::new("localhost");
+    let other = (file("other.pem", &stranger.pem()), file("other.key", &stranger.key_pem()));
+    let other =
+        format!("{url}, client_certificate_file: {}, client_key_file: {}", other.0, other.1);
+    let secret = file("secret", crate::support::gateway::CANARY_SECRET);
+    for section in [&url, &other] {
+        let text = config(&stand_in, 1, &keys.section(section)).edit("SECRET_FILE", &secret);
+        let path = file("gateway.yaml", &text);
+        let gateway = Process::serve(&path);
+        let away = "no trial of the token store succeeds";
+        let line = log_line(&gateway, away).await;
+        let arguments = ["doctor".to_owned(), "--config".to_owned(), path];
+        let doctor = tokio::task::spawn_blocking(move || run(&arguments.each_ref().map(|a| &**a)));
+        let doctor = doctor.await.unwrap();
+        for told in [line["hint"].as_str().unwrap(), &doctor.stdout] {
+            for key in ["`token_store.redis.client_certificate_file`", "`client_key_file`"] {
+                assert!(told.contains(key), "{key}: {line} {doctor:?}");
+            }
+        }
+    }
 }
 
 #[test]
