@@ -182,6 +182,24 @@ impl<'n> Place<'n> {
         self.finding_at(position, problem, accepted)
     }
 
+    /// The same on a part of the text, at the place of that part.
+    pub(super) fn finding_in(&self, part: &str, problem: String, accepted: &str) -> Finding {
+        self.finding_at(self.position_of(part), problem, accepted)
+    }
+
+    /// Where a part of the text begins; the beginning of the text, if it has several lines.
+    fn position_of(&self, part: &str) -> Position {
+        let at = self.node.map_or(self.named_at, |node| node.position);
+        match self.kind() {
+            Some(Kind::Scalar { text, plain }) if !text.contains('\n') => {
+                let quote = usize::from(!plain);
+                let before = text.find(part).map(|end| quote + text[..end].chars().count());
+                Position { column: at.column + before.unwrap_or_default(), ..at }
+            }
+            _ => at,
+        }
+    }
+
     /// A finding on the key, in its own words.
     pub(super) fn key_finding(
         &self,
@@ -317,7 +335,7 @@ fn below(path: &str, key: &str) -> String {
 }
 
 /// The keys of tenants, and of the section that stands in for theirs.
-const TENANTS: &str = "tenants";
+pub(super) const TENANTS: &str = "tenants";
 pub(super) const TENANT_DEFAULTS: &str = "tenant_defaults";
 const MAX_SHOWN: usize = 64;
 const MAX_WORD: usize = 20;

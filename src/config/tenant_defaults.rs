@@ -73,7 +73,7 @@ impl<'n> TenantDefaults<'n> {
         if let (false, Field::Given(credential)) =
             (at.has_own("credential"), &mut complete.credential)
         {
-            texts(credential).for_each(|text| fill(text, site.as_deref()));
+            texts(credential).for_each(|(_, text)| fill(text, site.as_deref()));
         }
         Ok(complete)
     }
@@ -108,7 +108,7 @@ impl Check<'_> {
             None => Ok(()),
             Some(mark) => {
                 let problem = format!("found {}, which stands for nothing here", quoted(&mark));
-                Err(self.notes.add(at.finding(problem, accepted)))
+                Err(self.notes.add(at.finding_in(&mark, problem, accepted)))
             }
         };
         let mut checked = Ok(());
@@ -123,16 +123,38 @@ impl Check<'_> {
         }
         if let Field::Given(credential) = &mut section.credential {
             let at = at.key("credential");
-            for text in texts(credential) {
-                checked = checked.and(check(&at, text, BOTH));
+            for (of, text) in texts(credential) {
+                checked = checked.and(check(&of.place(&at), text, BOTH));
             }
         }
         checked
     }
 }
 
+/// The key of a text of a credential.
+#[derive(Clone, Copy)]
+enum TextKey {
+    /// The text itself.
+    Own(&'static str),
+    /// The path of a secret.
+    File(&'static str),
+    /// The path of a secret in a list.
+    FileInList(&'static str, usize),
+}
+
+impl TextKey {
+    /// The place of the text below that of the credential.
+    fn place<'n>(self, credential: &Place<'n>) -> Place<'n> {
+        match self {
+            Self::Own(key) => credential.key(key),
+            Self::File(key) => credential.key(key).key("file"),
+            Self::FileInList(key, index) => credential.key(key).item(index).key("file"),
+        }
+    }
+}
+
 /// The texts of a credential that may have marks: names and paths, and no secret.
-fn texts(credential: &mut file::Credential) -> impl Iterator<Item = &mut String> {
+fn texts(credential: &mut file::Credential) -> impl Iterator<Item = (TextKey, &mut String)> {
     let file::Credential {
         username,
         client_id,
@@ -143,14 +165,21 @@ fn texts(credential: &mut file::Credential) -> impl Iterator<Item = &mut String>
         password,
         ..
     } = credential;
-    let both = embed_secrets.as_mut().into_iter().flatten().filter_map(Field::as_mut);
-    let sources = [client_secret, token, embed_secret, password];
-    let sources = sources.into_iter().filter_map(Field::as_mut).chain(both);
-    let paths = sources.filter_map(|source| match source {
-        SecretSource::File(path) => Some(path),
+    let both = embed_secrets.as_mut().into_iter().flatten().enumerate();
+    let both = both.map(|(index, source)| (TextKey::FileInList("embed_secrets", index), source));
+    let sources = [
+        (TextKey::File("client_secret"), client_secret),
+        (TextKey::File("token"), token),
+        (TextKey::File("embed_secret"), embed_secret),
+        (TextKey::File("password"), password),
+    ];
+    let sources = sources.into_iter().chain(both);
+    let paths = sources.filter_map(|(key, source)| match source.as_mut()? {
+        SecretSource::File(path) => Some((key, path)),
         SecretSource::Env(_) => None,
     });
-    [username, client_id].into_iter().filter_map(Field::as_mut).chain(paths)
+    let names = [(TextKey::Own("username"), username), (TextKey::Own("client_id"), client_id)];
+    names.into_iter().filter_map(|(key, name)| Some((key, name.as_mut()?))).chain(paths)
 }
 
 /// The first text in braces that is not among the `accepted` ones.

@@ -125,10 +125,12 @@ fn a_fault_of_a_default_is_told_once_with_its_place_and_the_first_tenant_that_us
     let text = setup.main(URL).edit("{site}\"", "{name}\"").edit("  limits: ", "  limit: ");
     setup.write("gateway.yaml", &text);
     let findings = setup.findings();
-    assert!(
-        findings.contains("tenant_defaults.credential: found `{name}`, which stands for"),
-        "{findings}"
-    );
+    let place = "gateway.yaml:13:";
+    let path = "tenant_defaults.credential.embed_secret.file: found `{name}`, which stands for";
+    assert!(findings.contains(path) && findings.contains(place), "{findings}");
+    let line = text.lines().nth(12).unwrap();
+    let column = line[..line.find("{name}").unwrap()].chars().count() + 1;
+    assert!(findings.contains(&format!("{place}{column}: ")), "{column}: {findings}");
     assert!(findings.contains("tenant_defaults.limit: found an unknown key"), "{findings}");
     assert_eq!(
         findings.lines().filter(|line| line.starts_with("gateway")).count(),
@@ -144,6 +146,55 @@ fn a_fault_of_a_default_is_told_once_with_its_place_and_the_first_tenant_that_us
             && findings.contains("`site2`, tenants.d/a.yaml:2:1"),
         "{findings}"
     );
+}
+
+#[test]
+fn a_mark_that_stands_for_nothing_is_found_at_its_exact_place() {
+    let setup = Setup::new(URL);
+    setup.write("tenants.d/a.yaml", "site1:\n");
+    for (from, to, mark) in [
+        ("site: \"{tenant}\"", "site: \"a-{sit}\"", "{sit}"),
+        ("site: \"{tenant}\"", "site: x{sit}", "{sit}"),
+        ("username: reports@example.com", "username: 'ä{user}@example.com'", "{user}"),
+        (
+            "site: \"{tenant}\"",
+            "site: \"{tenant}\"\n  hosts: [ a.example, \"{sit}.example\" ]",
+            "{sit}",
+        ),
+        ("embed_secret: { file: \"", "embed_secrets: [ { file: \"/a\" }, { file: \"/{b}", "{b}"),
+    ] {
+        let mut text = setup.main(URL).edit(from, to);
+        if mark == "{b}" {
+            text = text.edit("{site}\" }", "{site}\" } ]");
+        }
+        setup.write("gateway.yaml", &text);
+        let (row, line) = text.lines().enumerate().find(|(_, line)| line.contains(mark)).unwrap();
+        let column = line[..line.find(mark).unwrap()].chars().count() + 1;
+        let place = format!("gateway.yaml:{}:{column}: ", row + 1);
+        let findings = setup.findings();
+        assert!(findings.contains(&place) && findings.contains(mark), "{place}: {findings}");
+    }
+}
+
+#[test]
+fn a_file_with_the_section_of_the_configuration_file_is_told_that_it_is_the_map_itself() {
+    let setup = Setup::new(URL);
+    setup.write("tenants.d/a.yaml", "# all\ntenants:\n  site1:\n  site2: { disabled: true }\n");
+    assert_eq!(
+        setup.findings(),
+        "tenants.d/a.yaml:2:1: tenants.tenants: found the section `tenants` in a file of tenants; \
+         accepted: names of tenants, each with its keys below\n  hint: such a file is the map itself: \
+         remove the line `tenants:`, and indent the lines below it less"
+    );
+    // A tenant may have this name.
+    for own in [
+        "tenants: { site: site1 }\n",
+        "tenants: { site: site1, limits: { burst: 9, requests_per_second: 9 } }\n",
+    ] {
+        setup.write("tenants.d/a.yaml", own);
+        setup.write("secrets/tenants", EMBED_SECRET);
+        assert_eq!(named(&setup.load().unwrap(), "tenants").site.as_deref(), Some("site1"));
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::config::explained::{ExplainedKey, explained};
 use crate::config::field::Field;
 use crate::config::files::SeenFiles;
 use crate::config::finding::{Noted, Notes, Position};
-use crate::config::node::Entry;
-use crate::config::place::Place;
+use crate::config::node::{Entry, Kind};
+use crate::config::place::{Place, TENANTS};
 use crate::config::quantity::Size;
 use crate::config::secrets::SecretsToRead;
 use crate::config::servers::Servers;
@@ -90,7 +90,14 @@ impl<'n> TenantReading<'_, 'n> {
                         let finding = at.finding("found no tenant in this file", "at least one");
                         failed(check.notes.add(finding.hint(NO_TENANT)))
                     }
-                    Ok(entries) => self.section(check, &at, &entries),
+                    Ok(entries) => match entries.iter().find(|entry| is_section(entry)) {
+                        None => self.section(check, &at, &entries),
+                        Some(entry) => {
+                            let found = "found the section `tenants` in a file of tenants";
+                            let finding = at.key(&entry.key).key_finding(found, MAP_OF_TENANTS);
+                            failed(check.notes.add(finding.hint(NO_SECTION)))
+                        }
+                    },
                     Err(noted) => failed(noted),
                 }
             }
@@ -160,5 +167,19 @@ impl<'n> TenantReading<'_, 'n> {
     }
 }
 
+/// Whether an entry is the section that the configuration file has, and no tenant of that name: all
+/// in it are mappings, or nothing, and none has the name of a key of a tenant.
+fn is_section(entry: &Entry) -> bool {
+    let Kind::Mapping(inner) = &entry.value.kind else { return false };
+    let is_tenant = |entry: &Entry| {
+        let is_key = ["cors", "embed", "limits", "credential"].contains(&entry.key.as_str());
+        !is_key && (matches!(entry.value.kind, Kind::Mapping(_)) || entry.value.is_null())
+    };
+    entry.key == TENANTS && !inner.entries.is_empty() && inner.entries.iter().all(is_tenant)
+}
+
+const MAP_OF_TENANTS: &str = "names of tenants, each with its keys below";
+const NO_SECTION: &str =
+    "such a file is the map itself: remove the line `tenants:`, and indent the lines below it less";
 const NO_TENANT: &str =
     "a file that is cut short removes no tenants; to remove them, remove the file";
