@@ -8,7 +8,7 @@ use clap::builder::PossibleValue;
 use clap::{Parser, Subcommand, ValueEnum};
 use strum::VariantArray;
 
-use crate::config::{ExplainedKey, Files, Findings, Settings, TenantSecrets};
+use crate::config::{ExplainedTenant, Files, Findings, Settings, TenantSecrets};
 use crate::plain_file::{ReadError, ReadThreads};
 use crate::telemetry::{self, LogLevel};
 use output::{print, warn};
@@ -303,8 +303,8 @@ impl ConfigFile {
         })?
     }
 
-    /// The keys of `tenant`, each with the place that it comes from.
-    fn explained(&self, tenant: &str) -> Result<Vec<ExplainedKey>, Failure> {
+    /// The place of `tenant`, and its keys with theirs; `None` if it has gone meanwhile.
+    fn explained(&self, tenant: &str) -> Result<Option<ExplainedTenant>, Failure> {
         let (path, tenant) = (self.path.clone(), tenant.to_owned());
         read_files(move || {
             let (files, read) = Settings::read_with(&path, TenantSecrets::Explain(&tenant));

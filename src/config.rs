@@ -75,7 +75,7 @@ mod warnings;
 pub use admin::{AdminSettings, AdminToken};
 pub use certificate_ends::{CertificateEnd, CertificateEnds};
 pub use effective::{EffectiveConfig, EffectiveTenant};
-pub use explained::{ExplainedKey, KeyOrigin};
+pub use explained::{ExplainedKey, ExplainedTenant, KeyOrigin};
 pub use file_pattern::FilePattern;
 use files::SeenFiles;
 pub use files::{Digest, Files, LookedAgain};
@@ -133,8 +133,10 @@ pub struct Settings {
     pub certificate_ends: CertificateEnds,
     /// The configuration as the status API shows it; `None` if that is off.
     pub effective: Option<Arc<EffectiveConfig>>,
-    /// The keys of the tenant that [`TenantSecrets::Explain`] names.
-    pub explained: Vec<ExplainedKey>,
+    /// Whether tenants are in files of their own, too.
+    pub has_tenant_files: bool,
+    /// The tenant that [`TenantSecrets::Explain`] names.
+    pub explained: Option<ExplainedTenant>,
     /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
     /// The secrets of tenants that cannot be used. All other tenants can be served.
@@ -329,6 +331,7 @@ impl Check<'_> {
         let file_size = limits.and_then(|limits| limits.tenant_file_size.as_ref().given()).copied();
         let admin = self.admin(&at.key("admin"), file.admin);
         let servers = self.servers(&at.key("servers"), file.servers);
+        let has_tenant_files = file.tenant_files.as_ref().given().is_some();
         let sections = TenantSections {
             tenants: file.tenants,
             files: file.tenant_files,
@@ -388,6 +391,7 @@ impl Check<'_> {
             token_store: token_store?,
             certificate_ends: self.certificate_ends.borrow().clone(),
             effective,
+            has_tenant_files,
             explained,
             warnings: Findings::new("", Vec::new()),
             unusable_secrets: Vec::new(),

@@ -62,6 +62,7 @@ impl ExplainCommand {
         let headers = self.header_map(host)?;
         let file = self.config.path.clone();
         let settings = self.config.load_without_secrets()?;
+        let has_files = settings.has_tenant_files;
         let listener = self.listener(&settings)?;
         let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
         print(&format!("file:      {}, not the state of a running gateway", file.display()))?;
@@ -97,17 +98,25 @@ impl ExplainCommand {
                 print_refusal(&refusal).map(|()| false)
             }
         }?;
-        if let (true, Some(tenant)) = (self.settings, tenant) {
-            self.print_settings(&tenant)?;
+        if let Some(tenant) = tenant.filter(|_| self.settings || has_files) {
+            self.print_place(&tenant)?;
         }
         if admitted { Ok(()) } else { Err(Failure::Reported) }
     }
 
-    /// Prints the keys of a tenant, without secrets and users, each with its place.
-    fn print_settings(&self, tenant: &str) -> Result<(), Failure> {
+    /// Prints the place of a tenant of `tenant_files`, and if they are asked for, its keys, without
+    /// secrets and users, each with its place.
+    fn print_place(&self, tenant: &str) -> Result<(), Failure> {
         let main = self.config.path.display().to_string();
+        let Some(explained) = self.config.explained(tenant)? else { return Ok(()) };
+        if let Some(file) = &explained.file {
+            print(&format!("from:      {file}:{}", explained.position))?;
+        }
+        if !self.settings {
+            return Ok(());
+        }
         print(&format!("settings of {tenant}:"))?;
-        for ExplainedKey { key, value, origin } in self.config.explained(tenant)? {
+        for ExplainedKey { key, value, origin } in explained.keys {
             let origin = match origin {
                 KeyOrigin::Tenant(file, at) => {
                     format!("the tenant, {}:{at}", file.as_deref().unwrap_or(&main))

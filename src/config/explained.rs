@@ -1,8 +1,19 @@
-//! The keys of one tenant in force, and the place that each comes from.
+//! One tenant in force: its place, its keys, and the place that each comes from.
 
 use super::file;
 use super::finding::Position;
 use super::place::Place;
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedTenant {
+    /// The file that it is in; `None` for the configuration file.
+    pub file: Option<String>,
+    /// Where it is there.
+    pub position: Position,
+    /// Its keys.
+    pub keys: Vec<ExplainedKey>,
+}
 
 /// A key of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +37,15 @@ pub enum KeyOrigin {
     BuiltIn,
 }
 
-/// The keys of the tenant at a place.
-pub(super) fn explained(at: &Place<'_>, tenant: &file::Tenant) -> Vec<ExplainedKey> {
+impl ExplainedTenant {
+    /// The tenant at a place.
+    pub(super) fn of(at: &Place<'_>, tenant: &file::Tenant) -> Self {
+        let file = at.file().map(ToString::to_string);
+        Self { file, position: at.named_at(), keys: keys(at, tenant) }
+    }
+}
+
+fn keys(at: &Place<'_>, tenant: &file::Tenant) -> Vec<ExplainedKey> {
     let keys = super::effective::shown(tenant);
     let keys = keys.as_object().into_iter().flatten();
     keys.map(|(key, value)| {

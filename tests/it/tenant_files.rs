@@ -311,6 +311,14 @@ fn one_changed_file_is_checked_among_many_and_explain_tells_where_a_value_comes_
     ] {
         assert!(ended.stdout.contains(&told), "{told}: {}{}", ended.stdout, ended.stderr);
     }
+    assert!(ended.stdout.contains(&format!("\nfrom:      {b}:1:1\n")), "{}", ended.stdout);
+    // Its place alone is told without asking, also where the request is refused.
+    for (method, path, code) in [("GET", ACME, 0), ("POST", "/bi/api/site/site1/token", 1)] {
+        let ended = run(&["explain", "--config", &main, method, path]);
+        assert_eq!(ended.code, Some(code), "{}", ended.stdout);
+        assert!(ended.stdout.contains(&format!("\nfrom:      {b}:1:1\n")), "{}", ended.stdout);
+        assert!(!ended.stdout.contains("settings of"), "{}", ended.stdout);
+    }
     let (_, settings) = ended.stdout.split_once("settings of site1:").unwrap();
     assert!(!settings.contains("reports@"), "{settings}");
 }

@@ -10,7 +10,7 @@ use super::reading::{ReadTenant, ReadTenants};
 use super::reuse::is_lasting;
 use crate::config::Check;
 use crate::config::effective::EffectiveTenant;
-use crate::config::explained::ExplainedKey;
+use crate::config::explained::ExplainedTenant;
 use crate::config::file;
 use crate::config::finding::{Finding, Noted, Position};
 use crate::config::known_tenants::{KnownTenant, KnownTenantFile, KnownTenants};
@@ -33,8 +33,8 @@ pub(in crate::config) struct FoundTenants {
     allowances: Vec<(TenantName, Allowance)>,
     /// For the status API.
     pub(in crate::config) effective: HashMap<Arc<str>, Arc<EffectiveTenant>>,
-    /// The keys of the tenant that is explained.
-    pub(in crate::config) explained: Vec<ExplainedKey>,
+    /// The tenant that is explained.
+    pub(in crate::config) explained: Option<ExplainedTenant>,
     /// For the next reading.
     pub(in crate::config) known: KnownTenants,
 }
@@ -75,7 +75,7 @@ pub(super) struct TenantsBuilder<'c> {
     own_user_only: Vec<Option<file::Grant>>,
     allowances: Vec<(TenantName, Allowance)>,
     effective: HashMap<Arc<str>, Arc<EffectiveTenant>>,
-    explained: Vec<ExplainedKey>,
+    explained: Option<ExplainedTenant>,
 }
 
 /// A file whose tenants are added.
@@ -118,7 +118,7 @@ impl<'c> TenantsBuilder<'c> {
             own_user_only: Vec::new(),
             allowances: Vec::new(),
             effective: HashMap::new(),
-            explained: Vec::new(),
+            explained: None,
         }
     }
 
@@ -144,7 +144,7 @@ impl<'c> TenantsBuilder<'c> {
             effective.extend(tenant.effective.clone());
             self.add_tenant(file.map(|file| &file.name), tenant);
         }
-        if !read.explained.is_empty() {
+        if read.explained.is_some() {
             self.explained = read.explained;
         }
         if let Some(file) = file

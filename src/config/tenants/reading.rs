@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::effective::EffectiveTenant;
-use crate::config::explained::{ExplainedKey, explained};
+use crate::config::explained::ExplainedTenant;
 use crate::config::field::Field;
 use crate::config::files::SeenFiles;
 use crate::config::finding::{Noted, Notes, Position};
@@ -46,8 +46,8 @@ pub(super) struct ReadTenant {
 /// The tenants of one section or file as far as they could be read.
 pub(super) struct ReadTenants {
     pub(super) tenants: Result<Vec<ReadTenant>, Noted>,
-    /// The keys of the tenant that is explained, if it is one of them.
-    pub(super) explained: Vec<ExplainedKey>,
+    /// The tenant that is explained, if it is one of them.
+    pub(super) explained: Option<ExplainedTenant>,
 }
 
 /// The same with all that was found and seen on the way.
@@ -77,7 +77,7 @@ impl<'n> TenantReading<'_, 'n> {
     }
 
     fn text_of(&self, check: Check<'_>, path: &Path, name: &Arc<str>) -> ReadTenants {
-        let failed = |noted| ReadTenants { tenants: Err(noted), explained: Vec::new() };
+        let failed = |noted| ReadTenants { tenants: Err(noted), explained: None };
         let text = match check.tenant_text(path, name, self.file_size) {
             Ok(text) => text,
             Err(noted) => return failed(noted),
@@ -117,7 +117,7 @@ impl<'n> TenantReading<'_, 'n> {
     where
         'n: 'f,
     {
-        let mut explained = Vec::new();
+        let mut explained = None;
         let each = entries.iter().map(|entry| {
             self.tenant(check, &at.tenant(entry, self.defaults.section()), entry, &mut explained)
         });
@@ -130,7 +130,7 @@ impl<'n> TenantReading<'_, 'n> {
         check: Check<'_>,
         at: &Place<'_>,
         entry: &Entry,
-        explained_keys: &mut Vec<ExplainedKey>,
+        of_explained: &mut Option<ExplainedTenant>,
     ) -> ReadTenant {
         let name = entry.key.as_str();
         let parsed = check.name(at, name);
@@ -146,7 +146,7 @@ impl<'n> TenantReading<'_, 'n> {
         let own_user_only = given.and_then(super::grant_of_own_user);
         let effective = given.filter(|_| self.is_shown).map(EffectiveTenant::of).map(Arc::new);
         if let Some(tenant) = given.filter(|_| check.secrets.explains(name)) {
-            *explained_keys = explained(at, tenant);
+            *of_explained = Some(ExplainedTenant::of(at, tenant));
         }
         let shared = parsed.as_ref().map_or_else(|_| name.into(), TenantName::shared);
         let mut allowance = None;
