@@ -187,8 +187,10 @@ fn with_secret(
 }
 
 const AFTER_HELP: &str = "\
-Steps of this machine: configuration, files, descriptors, traces (one export without spans), store (one \
-value that ends by itself), issuers (one fetch of each key set). Of each \
+Steps of this machine: configuration, files, descriptors, traces (one export without spans), store (the \
+connection to the token store, the right to each command that the gateway sends, the master that sentinels \
+name, its version, the time of a request, and a value that ends by itself), issuers (one fetch of each key \
+set). A store at fault is a warning: the gateway serves without it. Of each \
 server: dns, tcp, tls, http, clock, url, health. Of each tenant: exchange (one login), request (one GET of \
 the user's own favourites). Steps that need a failed one are skipped. No step changes anything in Bold BI, \
 and no secret is printed. It reads the files alone: it does not know what an operator has changed at a running \
