@@ -49,6 +49,10 @@ pub(super) struct KnownActions {
     /// The sealed time of the newest action.
     newest: u64,
     last: HashMap<(String, ActionKind), ActionStamp>,
+    /// How many drops of single users are among the last ones.
+    users: usize,
+    /// The time of the newest drop of a single user that was forgotten.
+    forgotten: u64,
     /// The nonces of announcements that this gateway has not read yet.
     own: HashSet<ActionNonce>,
     /// The entry that was read last; `None` at the beginning of the stream.
@@ -108,8 +112,26 @@ impl KnownActions {
 
     fn note(&mut self, action: &FleetAction, stamp: ActionStamp) {
         self.newest = self.newest.max(stamp.at);
-        let last = self.last.entry(key(action)).or_insert(stamp);
+        let (key, known) = (key(action), self.last.len());
+        let is_of_user = key.1.is_of_user();
+        let last = self.last.entry(key).or_insert(stamp);
         *last = stamp.max(*last);
+        self.users += usize::from(is_of_user && self.last.len() > known);
+        if self.users > MAX_USERS {
+            self.forget_older_users();
+        }
+    }
+
+    /// Forgets the older half of the drops of single users. Tokens of any user that are as old
+    /// count as dropped from then on: that costs an exchange, and brings no dropped token back.
+    fn forget_older_users(&mut self) {
+        let of_users = self.last.iter().filter(|((_, kind), _)| kind.is_of_user());
+        let mut times: Vec<_> = of_users.map(|(_, stamp)| stamp.at).collect();
+        let middle = times.len() / 2;
+        let (_, &mut middle, _) = times.select_nth_unstable(middle);
+        self.forgotten = self.forgotten.max(middle);
+        self.last.retain(|(_, kind), stamp| !kind.is_of_user() || stamp.at > middle);
+        self.users = self.last.keys().filter(|(_, kind)| kind.is_of_user()).count();
     }
 
     /// The actions that a token takes into account whose exchange begins now: those that are known,
@@ -124,7 +146,8 @@ impl KnownActions {
         let of =
             |subject| self.last.get(&(identity.tenant().to_owned(), ActionKind::Drop(subject)));
         let last = of(None).max(of(Some(identity.subject().to_owned())));
-        last.is_some_and(|last| seen.milliseconds < last.at)
+        let last = last.map_or(0, |last| last.at).max(self.forgotten);
+        seen.milliseconds < last
     }
 
     pub(super) fn last_entry(&self) -> Option<EntryId> {
@@ -144,6 +167,12 @@ impl KnownActions {
     /// Whether the stream was ever read to its end.
     pub(super) fn has_caught_up(&self) -> bool {
         self.caught_up.is_some()
+    }
+}
+
+impl ActionKind {
+    fn is_of_user(&self) -> bool {
+        matches!(self, Self::Drop(Some(_)))
     }
 }
 
@@ -181,6 +210,9 @@ pub(super) fn key(action: &FleetAction) -> (String, ActionKind) {
 const MAX_SKEW_MILLISECONDS: u64 = 5 * 60 * 1000;
 /// Most announcements that are kept until they are read.
 const MAX_OWN: usize = 1000;
+/// Most drops of single users that are known, twice as many as the store keeps actions. Others are
+/// as many as there are tenants.
+const MAX_USERS: usize = 20_000;
 
 #[cfg(test)]
 mod tests {
@@ -256,6 +288,36 @@ mod tests {
         let mut late = KnownActions::default();
         late.caught_up(2 * HOUR);
         assert!(!known.dropped(&joe, late.seen()));
+    }
+
+    #[test]
+    fn drops_of_many_users_are_bounded_and_bring_no_dropped_token_back() {
+        let mut known = KnownActions::default();
+        let user = |index: u64| format!("user{index}");
+        let identity = |index: u64| Identity::new("acme", &user(index), &[]);
+        known.announce(&disable(), stamp(1, 0));
+        let before = known.seen();
+        let count = 3 * MAX_USERS as u64;
+        let mut between = before;
+        for index in 1..=count {
+            known.read(&drop_of(Some(&user(index))), stamp(HOUR + index, 1), 2 * HOUR);
+            assert!(known.last.len() <= MAX_USERS + 1, "{}", known.last.len());
+            if index == count - 10 {
+                between = known.seen();
+            }
+        }
+        assert!(known.last.len() > MAX_USERS / 3, "the newer ones are known");
+        for index in [1, 2, MAX_USERS as u64, count] {
+            assert!(known.dropped(&identity(index), before), "{index}");
+            assert!(!known.dropped(&identity(index), known.seen()), "{index}: a new token");
+        }
+        let (kept, dropped) = (identity(count - 20), identity(count - 5));
+        assert!(!known.dropped(&kept, between) && known.dropped(&dropped, between));
+        // Actions of a whole tenant are not forgotten.
+        assert_eq!(known.read(&disable(), stamp(1, 0), 2 * HOUR), ActionNews::Own);
+        assert_eq!(known.read(&enable(), stamp(0, 9), 2 * HOUR), ActionNews::Known);
+        known.announce(&drop_of(None), stamp(3 * HOUR, 2));
+        assert!(known.dropped(&identity(7), SeenActions { milliseconds: 2 * HOUR, number: 0 }));
     }
 
     #[test]
