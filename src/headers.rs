@@ -128,6 +128,10 @@ pub fn to_client<'h>(
 /// Takes scheme and authority from a `Location` and a `Content-Location` that begin with the URL of
 /// the server: clients reach it through the gateway alone. Other values stay as they are.
 pub fn localize(headers: &mut HeaderMap, server: &Server) {
+    // Most responses have neither, and to look at all names is fastest.
+    if !headers.keys().any(|name| *name == LOCATION || *name == CONTENT_LOCATION) {
+        return;
+    }
     for name in [LOCATION, CONTENT_LOCATION] {
         if let header::Entry::Occupied(mut values) = headers.entry(name) {
             for value in values.iter_mut() {
@@ -189,6 +193,13 @@ pub fn authenticates_request(credentials: &HeaderValue) -> bool {
 /// Whether a server may take more than this one request on the connection for the user's: it offers
 /// to authenticate connections, or says that it has done so.
 pub fn may_bind_connection(response: &HeaderMap) -> bool {
+    // Nearly no response has one of them: to look at all names is faster than to look for three.
+    let is_one = |name: &HeaderName| {
+        *name == WWW_AUTHENTICATE || *name == PROXY_AUTHENTICATE || *name == PERSISTENT_AUTH
+    };
+    if !response.keys().any(is_one) {
+        return false;
+    }
     let challenges = response.get_all(WWW_AUTHENTICATE).iter();
     let challenges = challenges.chain(response.get_all(PROXY_AUTHENTICATE));
     let mut words = challenges.flat_map(|line| {

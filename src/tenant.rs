@@ -246,7 +246,7 @@ impl Tenants {
     fn by_path(&self, path: &str) -> Option<usize> {
         let site_in = |rest: &str, sites: &TenantIndex| {
             let rest = rest.strip_prefix('/')?;
-            sites.find(&rest[..rest.find('/')?], &self.0.all, site_of)
+            sites.find(&rest[..rest.bytes().position(|b| b == b'/')?], &self.0.all, site_of)
         };
         let mut parents = self.0.by_site.iter();
         let exact =

@@ -148,9 +148,20 @@ fn plain(route: &str) -> Cow<'_, str> {
 /// The segments that are not empty, without the parameters behind a `;`, and without white space,
 /// control characters and dots at their ends: some servers ignore these.
 fn segments(route: &str) -> impl Iterator<Item = &str> {
-    let ignored = |c: char| c == '.' || c.is_whitespace() || c.is_control();
-    let names = route.split('/').map(|s| s.find(';').map_or(s, |end| &s[..end]));
-    names.map(move |name| name.trim_matches(ignored)).filter(|name| !name.is_empty())
+    // A search for text is dear with names as short as these.
+    let names = route.split('/').map(|name| match name.bytes().position(|b| b == b';') {
+        Some(end) => &name[..end],
+        None => name,
+    });
+    names.map(without_ignored_ends).filter(|name| !name.is_empty())
+}
+
+fn without_ignored_ends(name: &str) -> &str {
+    let is_kept = |end: Option<&u8>| end.is_some_and(u8::is_ascii_alphanumeric);
+    if is_kept(name.as_bytes().first()) && is_kept(name.as_bytes().last()) {
+        return name;
+    }
+    name.trim_matches(|c: char| c == '.' || c.is_whitespace() || c.is_control())
 }
 
 /// The route without its version in front, if that is spelled as published, such as `/v5.0`.

@@ -28,6 +28,8 @@ pub struct ClientSession {
     informational: usize,
     /// The rest of the response's body.
     body: Body,
+    /// The length of the response's body, if its head tells where it ends.
+    length: Option<u64>,
     /// Bytes read from the server and not used yet.
     buffer: BytesMut,
     /// Most bytes of the next read.
@@ -104,6 +106,7 @@ impl ClientSession {
             head_only: false,
             informational: 0,
             body: Body::Done,
+            length: None,
             buffer: BytesMut::new(),
             room: MIN_READ,
         }
@@ -186,6 +189,7 @@ impl ClientSession {
             }
             if let Some(body) = body_of(head, self.head_only)? {
                 if let Body::Length(length) = body {
+                    self.length = Some(length);
                     self.room = usize::try_from(length).map_or(MAX_READ, |n| n.min(MAX_READ));
                 }
                 self.body = body;
@@ -214,7 +218,7 @@ impl ClientSession {
 
     /// The length that the response says its body has.
     pub fn content_length(&self) -> Option<u64> {
-        content_length(self.headers())
+        self.length.or_else(|| content_length(self.headers()))
     }
 
     /// The next piece of the body, never an empty one; `None` at its end. Cancel-safe.

@@ -201,10 +201,14 @@ fn response_head(status: StatusCode, headers: &HeaderMap, keep_alive: bool) -> V
 
 /// One header field, its name in the usual spelling (`Content-Type`).
 fn field(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    let start = head.len();
+    head.extend_from_slice(name.as_str().as_bytes());
     let mut begins = true;
-    for &byte in name.as_str().as_bytes() {
-        head.push(if begins { byte.to_ascii_uppercase() } else { byte });
-        begins = byte == b'-';
+    for byte in &mut head[start..] {
+        if begins {
+            byte.make_ascii_uppercase();
+        }
+        begins = *byte == b'-';
     }
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
