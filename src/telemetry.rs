@@ -56,7 +56,7 @@ pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use descriptors::{DescriptorMetrics, DescriptorUse};
 pub use embed_record::EmbedRecord;
-pub use exchange_record::{ExchangeRecord, ExchangeTimes};
+pub use exchange_record::ExchangeTimes;
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::{DurationCounts, DurationHistogram};

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 /// The last exchange and the newest token of one tenant.
 #[derive(Debug, Default)]
-pub struct ExchangeRecord(Mutex<RecordedExchange>);
+pub(super) struct ExchangeRecord(Mutex<RecordedExchange>);
 
 /// Its times are in microseconds of Unix time, to take little memory; 0 if there is none.
 #[derive(Debug, Default)]
@@ -15,8 +15,6 @@ struct RecordedExchange {
     obtained_at: u64,
     expires_at: u64,
     failed: bool,
-    /// The error of the last exchange, in words; `None` if it gave a token.
-    error: Option<Box<str>>,
 }
 
 /// The times of an [`ExchangeRecord`].
@@ -34,40 +32,39 @@ pub struct ExchangeTimes {
 
 impl ExchangeRecord {
     /// Records an exchange that gave a token, which has lived for `age` and expires in `left`.
-    pub fn succeeded(&self, age: Duration, left: Duration) {
+    pub(super) fn succeeded(&self, age: Duration, left: Duration) {
         let now = SystemTime::now();
         *self.0.lock() = RecordedExchange {
             ended_at: microseconds(Some(now)),
             obtained_at: microseconds(now.checked_sub(age)),
             expires_at: microseconds(now.checked_add(left)),
             failed: false,
-            error: None,
         };
     }
 
     /// Records a token that another gateway obtained `age` ago, and that expires in `left`.
-    pub fn token_taken(&self, age: Duration, left: Duration) {
+    pub(super) fn token_taken(&self, age: Duration, left: Duration) {
         let (now, mut recorded) = (SystemTime::now(), self.0.lock());
         recorded.obtained_at = microseconds(now.checked_sub(age));
         recorded.expires_at = microseconds(now.checked_add(left));
-        (recorded.failed, recorded.error) = (false, None);
+        recorded.failed = false;
     }
 
     /// Records an exchange that failed. The newest token remains.
-    pub fn failed(&self, error: String) {
+    pub(super) fn failed(&self) {
         let mut recorded = self.0.lock();
         recorded.ended_at = microseconds(Some(SystemTime::now()));
-        (recorded.failed, recorded.error) = (true, Some(error.into()));
+        recorded.failed = true;
     }
 
     /// Records that no token is left.
-    pub fn token_dropped(&self) {
+    pub(super) fn token_dropped(&self) {
         let mut recorded = self.0.lock();
         (recorded.obtained_at, recorded.expires_at) = (0, 0);
     }
 
     /// The times alone: thousands of tenants are sorted by them.
-    pub fn times(&self) -> ExchangeTimes {
+    pub(super) fn times(&self) -> ExchangeTimes {
         let recorded = self.0.lock();
         ExchangeTimes {
             ended_at: time(recorded.ended_at),
@@ -75,11 +72,6 @@ impl ExchangeRecord {
             obtained_at: time(recorded.obtained_at),
             expires_at: time(recorded.expires_at),
         }
-    }
-
-    /// The error of the last exchange, in words; `None` if it gave a token.
-    pub fn error(&self) -> Option<String> {
-        self.0.lock().error.as_deref().map(ToOwned::to_owned)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Counts of events by their outcome. They take little memory: most tenants have the usual one
 //! alone.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use once_cell::race::OnceBox;
 
 /// The counts of `N` outcomes, known by their numbers.
 #[derive(Debug, Default)]
@@ -10,7 +11,7 @@ pub(super) struct OutcomeCounts<const N: usize> {
     /// The one of the number 0.
     usual: AtomicU64,
     /// Made with the first event of another outcome.
-    others: OnceLock<Box<[AtomicU64; N]>>,
+    others: OnceBox<[AtomicU64; N]>,
 }
 
 impl<const N: usize> OutcomeCounts<N> {

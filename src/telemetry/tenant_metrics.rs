@@ -6,13 +6,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use once_cell::race::OnceBox;
+use parking_lot::Mutex;
 use strum::{EnumCount, VariantArray};
 
+use super::exchange_record::ExchangeRecord;
 use super::histogram::{DurationHistogram, REQUEST_BUCKETS, nanoseconds};
 use super::outcome_counts::OutcomeCounts;
 use super::{
-    EmbedOutcome, EmbedRecord, ExchangeOutcome, ExchangeRecord, ExchangeTimes, LogLimiter,
-    RefreshOutcome, RequestOutcome,
+    EmbedOutcome, EmbedRecord, ExchangeOutcome, ExchangeTimes, LogLimiter, RefreshOutcome,
+    RequestOutcome,
 };
 
 /// The metrics of one tenant: looked up once, and plain atomics from then on.
@@ -20,7 +23,7 @@ use super::{
 pub struct TenantMetrics {
     name: Arc<str>,
     durations: Arc<DurationBound>,
-    counts: OnceLock<Box<TenantCounters>>,
+    counts: OnceBox<TenantCounters>,
 }
 
 /// The counts of one tenant, or of several together.
@@ -37,11 +40,9 @@ pub(super) struct TenantCounters {
     pub(super) secret_unproven: AtomicBool,
     /// 0 unless the tenant has two secrets.
     pub(super) secret_position: AtomicU8,
-    /// In seconds of Unix time; 0 without a token.
-    pub(super) token_expiry: AtomicU64,
     exchange_record: ExchangeRecord,
     /// Made with the first event that most tenants never have.
-    rare: OnceLock<Box<RareCounters>>,
+    rare: OnceBox<RareCounters>,
 }
 
 /// The counts and records that few tenants have.
@@ -49,6 +50,8 @@ pub(super) struct TenantCounters {
 pub(super) struct RareCounters {
     embeds: OutcomeCounts<{ EmbedOutcome::COUNT }>,
     embed_record: EmbedRecord,
+    /// The error of the last exchange, in words; `None` if it gave a token.
+    exchange_error: Mutex<Option<Box<str>>>,
     pub(super) failures_remembered: AtomicU64,
     pub(super) replies_for_another_user: AtomicU64,
     pub(super) tokens_rejected: AtomicU64,
@@ -91,7 +94,7 @@ impl DurationBound {
 impl TenantMetrics {
     pub(super) fn new(name: impl Into<Arc<str>>, durations: &Arc<DurationBound>) -> Self {
         let durations = Arc::clone(durations);
-        Self { name: name.into(), durations, counts: OnceLock::new() }
+        Self { name: name.into(), durations, counts: OnceBox::new() }
     }
 
     /// The name of the tenant.
@@ -101,7 +104,7 @@ impl TenantMetrics {
 
     /// Its counts; `None` before its first traffic.
     pub(super) fn known(&self) -> Option<&TenantCounters> {
-        self.counts.get().map(|counts| &**counts)
+        self.counts.get()
     }
 
     fn counts(&self) -> &TenantCounters {
@@ -268,9 +271,32 @@ impl TenantMetrics {
         &self.counts().rare().log_limiter
     }
 
-    /// The last exchange, for the status API.
-    pub fn exchange_record(&self) -> &ExchangeRecord {
-        &self.counts().exchange_record
+    /// Records an exchange that gave a token, which has lived for `age` and expires in `left`. The
+    /// series of its expiry begins with the first one: before it, a value of 0 would set off every
+    /// alert on expired tokens.
+    pub fn exchange_succeeded(&self, age: Duration, left: Duration) {
+        self.counts().exchange_record.succeeded(age, left);
+        self.set_exchange_error(None);
+    }
+
+    /// Records a token that another gateway obtained `age` ago, and that expires in `left`.
+    pub fn token_taken(&self, age: Duration, left: Duration) {
+        self.counts().exchange_record.token_taken(age, left);
+        self.set_exchange_error(None);
+    }
+
+    /// Records an exchange that failed. The newest token remains.
+    pub fn exchange_failed(&self, error: String) {
+        self.counts().exchange_record.failed();
+        self.set_exchange_error(Some(error.into()));
+    }
+
+    fn set_exchange_error(&self, error: Option<Box<str>>) {
+        let counts = self.counts();
+        let rare = if error.is_some() { Some(counts.rare()) } else { counts.known_rare() };
+        if let Some(rare) = rare {
+            *rare.exchange_error.lock() = error;
+        }
     }
 
     /// The times of the last exchange and of the newest token.
@@ -280,22 +306,14 @@ impl TenantMetrics {
 
     /// The error of the last exchange, in words; `None` if it gave a token, or there was none.
     pub fn exchange_error(&self) -> Option<String> {
-        self.known()?.exchange_record.error()
+        self.known()?.known_rare()?.exchange_error.lock().as_deref().map(ToOwned::to_owned)
     }
 
     /// Shows no token any more: the last one was dropped.
     pub fn token_dropped(&self) {
         if let Some(counts) = self.known() {
             counts.exchange_record.token_dropped();
-            counts.token_expiry.store(0, Relaxed);
         }
-    }
-
-    /// Sets the wall-clock time at which the newest token expires. The series begins with the first
-    /// token: before it, a value of 0 would set off every alert on expired tokens.
-    pub fn token_expires_in(&self, left: Duration) {
-        let seconds = unix_seconds(SystemTime::now() + left);
-        self.counts().token_expiry.store(seconds, Relaxed);
     }
 }
 
@@ -326,6 +344,11 @@ impl TenantCounters {
         self.known_rare().map_or(0, |rare| count(rare).load(Relaxed))
     }
 
+    /// When the newest token expires, in seconds of Unix time; 0 if there is none.
+    pub(super) fn token_expiry(&self) -> u64 {
+        self.exchange_record.times().expires_at.map_or(0, unix_seconds)
+    }
+
     /// The times of its requests, if it has a histogram.
     pub(super) fn durations(&self) -> Option<&DurationHistogram> {
         self.known_rare()?.durations.get()
@@ -336,7 +359,7 @@ impl TenantCounters {
     }
 
     fn known_rare(&self) -> Option<&RareCounters> {
-        self.rare.get().map(|rare| &**rare)
+        self.rare.get()
     }
 }
 

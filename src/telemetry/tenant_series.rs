@@ -194,7 +194,7 @@ pub(super) static FAMILIES: LazyLock<Vec<TenantFamily>> = LazyLock::new(|| {
             "boldgate_token_expiry_timestamp_seconds",
             "When the newest token expires, as a Unix time",
             Some("seconds"),
-            TenantSample::new(|counts| counts.token_expiry.load(Relaxed)).once_not_zero(),
+            TenantSample::new(TenantCounters::token_expiry).once_not_zero(),
         ),
         TenantFamily {
             name: "boldgate_tenant_request_duration_seconds",

@@ -422,7 +422,7 @@ impl Exchanges {
     fn obtained(&self, permit: &Permit, new: CacheEntry, purpose: Purpose) -> Arc<AccessToken> {
         let (now, token) = (Instant::now(), new.token());
         let (age, left) = (now - token.obtained_at(), token.expires_at() - now);
-        self.metrics(permit).exchange_record().succeeded(age, left);
+        self.metrics(permit).exchange_succeeded(age, left);
         self.failures.invalidate(permit);
         let token = self.keep(permit, new, purpose);
         self.proven(permit);
@@ -486,7 +486,7 @@ impl Exchanges {
         }
         // One unknown user says nothing about the tenant.
         if !matches!(error.kind, ExchangeErrorKind::SubjectUnknown { .. }) {
-            metrics.exchange_record().failed(error.kind.to_string());
+            metrics.exchange_failed(error.kind.to_string());
         }
         if matches!(error.kind, ExchangeErrorKind::AnotherUser(_)) {
             alarm(&metrics, permit);
@@ -562,7 +562,6 @@ impl Exchanges {
         if purpose == Purpose::Refresh {
             metrics.refreshed(RefreshOutcome::Renewed);
         }
-        metrics.token_expires_in(new.token().expires_at() - Instant::now());
         let token = self.cache.insert(permit, new, purpose);
         // A new configuration may have swept the cache just before.
         if self.is_revoked(permit) {

@@ -27,7 +27,7 @@ impl Exchanges {
         match result {
             Ok(new) => Ok(self.obtained(permit, new, purpose)),
             Err(error) => {
-                metrics.exchange_record().failed(error.kind.to_string());
+                metrics.exchange_failed(error.kind.to_string());
                 if purpose == Purpose::Refresh {
                     metrics.refreshed(RefreshOutcome::Failed);
                 }

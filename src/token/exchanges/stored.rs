@@ -140,7 +140,7 @@ impl Exchanges {
         age: Duration,
     ) -> Arc<AccessToken> {
         let left = new.token().expires_at().saturating_duration_since(Instant::now());
-        self.metrics(permit).exchange_record().token_taken(age, left);
+        self.metrics(permit).token_taken(age, left);
         self.failures.invalidate(permit);
         let token = self.keep(permit, new, purpose);
         // It was obtained by the same secret.

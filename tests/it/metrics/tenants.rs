@@ -95,7 +95,7 @@ async fn a_thousand_used_tenants_of_thousands_are_two_megabytes_of_a_page_made_i
         let tenant = telemetry.tenant(name);
         tenant.request(RequestOutcome::Served, Duration::from_millis(1));
         tenant.token_found(false);
-        tenant.token_expires_in(Duration::from_secs(60));
+        tenant.exchange_succeeded(Duration::ZERO, Duration::from_secs(60));
     }
     let chunks: Vec<_> = telemetry.page(PageFormat::Text).collect();
     let largest = chunks.iter().map(String::len).max().unwrap();
