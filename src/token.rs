@@ -19,6 +19,7 @@ mod audit;
 mod backoff;
 mod breaker;
 mod budget;
+mod by_tenant;
 mod cache;
 mod endpoint;
 mod exchanges;
@@ -43,8 +44,9 @@ pub struct AccessToken {
     authorization: HeaderValue,
     obtained_at: Instant,
     expires_at: Instant,
-    /// The time before its end that is left for a request to arrive in.
-    margin: Duration,
+    /// The time before its end that is left for a request to arrive in, in microseconds: there are
+    /// a hundred thousand tokens.
+    margin: u32,
     /// Whether it was put on a request since it was obtained, or since its refresh was planned.
     in_use: AtomicBool,
     /// Whether the server has accepted it.
@@ -67,7 +69,7 @@ impl AccessToken {
         let mut authorization = HeaderValue::from_str(&value).map_err(|_| NotAToken)?;
         authorization.set_sensitive(true);
         let expires_at = obtained_at + lifetime;
-        let margin = (lifetime / 20).min(MAX_MARGIN);
+        let margin = margin(lifetime);
         let (in_use, accepted) = (AtomicBool::new(false), AtomicBool::new(false));
         let is_credential = false;
         Ok(Self { authorization, obtained_at, expires_at, margin, in_use, accepted, is_credential })
@@ -80,7 +82,7 @@ impl AccessToken {
     /// As [`AccessToken::new`].
     pub fn of_credential(token: &str, read_at: Instant, left: Duration) -> Result<Self, NotAToken> {
         let token = Self::new(token, read_at, left)?;
-        Ok(Self { margin: MAX_MARGIN, is_credential: true, ..token })
+        Ok(Self { margin: margin(Duration::MAX), is_credential: true, ..token })
     }
 
     /// A token that was obtained `age` ago by another gateway, and ends in `left`.
@@ -91,7 +93,7 @@ impl AccessToken {
         let now = Instant::now();
         // A clock that does not reach back so far makes it younger, and its end the same.
         let obtained_at = now.checked_sub(age).unwrap_or(now);
-        let margin = ((age + left) / 20).min(MAX_MARGIN);
+        let margin = margin(age + left);
         let token = Self::new(token, obtained_at, (now - obtained_at) + left)?;
         Ok(Self { margin, ..token })
     }
@@ -125,7 +127,7 @@ impl AccessToken {
     /// is left for the request to arrive in; not so if the server gives out no other before its
     /// end.
     pub fn is_usable(&self, now: Instant) -> bool {
-        now + self.margin < self.expires_at
+        now + self.margin() < self.expires_at
     }
 
     /// Whether it has not ended at `now`.
@@ -135,7 +137,7 @@ impl AccessToken {
 
     /// How long it may be put on requests from `now` on.
     fn usable_for(&self, now: Instant) -> Duration {
-        self.expires_at.saturating_duration_since(now + self.margin)
+        self.expires_at.saturating_duration_since(now + self.margin())
     }
 
     /// Whether it is the same token as `other`, whatever their times are.
@@ -147,12 +149,16 @@ impl AccessToken {
     fn repeats(&self, earlier: &Self) -> bool {
         !self.is_credential
             && self.is_same(earlier)
-            && self.expires_at <= earlier.expires_at + earlier.margin
+            && self.expires_at <= earlier.expires_at + earlier.margin()
     }
 
     /// The same token, usable to its very end.
     fn to_its_end(&self) -> Self {
-        Self { margin: Duration::ZERO, ..self.copied(self.obtained_at, self.expires_at) }
+        Self { margin: 0, ..self.copied(self.obtained_at, self.expires_at) }
+    }
+
+    fn margin(&self) -> Duration {
+        Duration::from_micros(u64::from(self.margin))
     }
 
     /// When it should be refreshed at the latest: at four fifths of its life.
@@ -214,6 +220,13 @@ impl std::fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AccessToken([redacted], {:?})", self.lifetime())
     }
+}
+
+/// The margin of a token of this lifetime, in microseconds: a twentieth of it, at most
+/// [`MAX_MARGIN`].
+fn margin(lifetime: Duration) -> u32 {
+    let margin = (lifetime / 20).min(MAX_MARGIN).as_micros();
+    u32::try_from(margin).expect("the longest margin is less than an hour")
 }
 
 /// A text that cannot be a token.

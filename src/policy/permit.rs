@@ -12,20 +12,23 @@ use crate::tenant::{Grant, Tenant};
 #[derive(Clone)]
 pub struct Permit(Arc<PermitParts>);
 
-#[derive(PartialEq, Eq)]
 struct PermitParts {
     tenant: Arc<Tenant>,
     subject: Subject,
-    credential_version: u64,
     hash: u64,
+}
+
+impl PermitParts {
+    fn identity(&self) -> (u64, &Tenant, &Subject, u64) {
+        (self.hash, &self.tenant, &self.subject, self.tenant.credential.version)
+    }
 }
 
 impl Permit {
     pub(super) fn new(tenant: Arc<Tenant>, subject: Subject) -> Self {
-        let credential_version = tenant.credential.version;
         let mut hasher = std::hash::DefaultHasher::new();
-        (&tenant.name, &subject, credential_version).hash(&mut hasher);
-        Self(Arc::new(PermitParts { tenant, subject, credential_version, hash: hasher.finish() }))
+        (&tenant.name, &subject, tenant.credential.version).hash(&mut hasher);
+        Self(Arc::new(PermitParts { tenant, subject, hash: hasher.finish() }))
     }
 
     /// The permit of another subject of the tenant of `own`.
@@ -106,7 +109,7 @@ impl Reissued {
 
 impl PartialEq for Permit {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        Arc::ptr_eq(&self.0, &other.0) || self.0.identity() == other.0.identity()
     }
 }
 

@@ -75,7 +75,7 @@ impl CacheEntry {
 impl TokenCache {
     /// An empty cache for at most `capacity` tokens.
     pub(super) fn new(capacity: u64) -> Self {
-        let schedule = Arc::new(Mutex::new(Schedule::default()));
+        let schedule = Arc::new(Mutex::new(Schedule::new()));
         let theirs = Arc::clone(&schedule);
         // Least recently used, not the default: TinyLFU may refuse to store a new token, and then
         // every request for it would exchange again.

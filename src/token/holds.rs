@@ -1,7 +1,6 @@
 //! Exchanges that wait for a changed secret instead of failing: for a moment after the server has
 //! refused a secret that it accepted before, or because an operator said so.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,23 +9,23 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::ExchangeError;
+use super::by_tenant::{ByTenant, TenantRecord};
 use crate::policy::Permit;
-use crate::tenant::{Credential, Grant, TenantName};
+use crate::tenant::{Credential, Grant};
 
 /// The holds of all tenants.
 pub(super) struct Holds {
-    tenants: Mutex<HashMap<TenantName, TenantHold>>,
+    tenants: Mutex<ByTenant<TenantHold>>,
     /// Changes with each new configuration and each end of an ordered hold.
     changes: watch::Sender<()>,
 }
 
 struct TenantHold {
-    /// A permit of the tenant, which tells whether it is still configured.
+    /// A permit of the tenant, which tells whether it is still configured: the last one whose
+    /// secret the server accepted, if it has accepted any.
     permit: Permit,
-    /// The version of the credential that the server accepted last, and when.
-    accepted: Option<(u64, Instant)>,
-    /// When a user who can be compared with others was looked for last.
-    sought: Option<Instant>,
+    /// When the server accepted the secret of that permit.
+    accepted: Option<Instant>,
     /// Few tenants have any.
     waits: Option<Box<Waits>>,
 }
@@ -37,6 +36,14 @@ struct Waits {
     refused: Option<RefusedSecret>,
     /// The version of the credential that an operator replaces, and the end of that hold.
     ordered: Option<(u64, Instant)>,
+    /// When a user who can be compared with others was looked for last.
+    sought: Option<Instant>,
+}
+
+impl TenantRecord for TenantHold {
+    fn permit(&self) -> &Permit {
+        &self.permit
+    }
 }
 
 /// The window of a secret that would be refused now.
@@ -69,7 +76,12 @@ impl TenantHold {
     }
 
     fn has_accepted(&self, version: u64) -> bool {
-        self.accepted.is_some_and(|(accepted, _)| accepted == version)
+        self.accepted_at(version).is_some()
+    }
+
+    /// When the server accepted the secret of this version, if it is the last one that it accepted.
+    fn accepted_at(&self, version: u64) -> Option<Instant> {
+        self.accepted.filter(|_| self.permit.tenant().credential.version == version)
     }
 
     fn refused(&self) -> Option<&RefusedSecret> {
@@ -105,10 +117,13 @@ impl Holds {
     pub(super) fn accepted(&self, permit: &Permit) {
         let version = permit.tenant().credential.version;
         self.change(permit, |hold| {
-            if !hold.has_accepted(version) {
-                hold.sought = None;
+            if !hold.has_accepted(version)
+                && let Some(waits) = &mut hold.waits
+            {
+                waits.sought = None;
             }
-            hold.accepted = Some((version, Instant::now()));
+            hold.permit = permit.clone();
+            hold.accepted = Some(Instant::now());
         });
     }
 
@@ -125,9 +140,10 @@ impl Holds {
         let mut tenants = self.tenants.lock();
         let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return false };
         let now = Instant::now();
-        let is_due = hold.sought.is_none_or(|at| now - at >= SEEK_INTERVAL);
+        let sought = &mut hold.waits().sought;
+        let is_due = sought.is_none_or(|at| now - at >= SEEK_INTERVAL);
         if is_due {
-            hold.sought = Some(now);
+            *sought = Some(now);
         }
         is_due
     }
@@ -137,31 +153,25 @@ impl Holds {
         let version = permit.tenant().credential.version;
         let tenants = self.tenants.lock();
         let hold = tenants.get(&permit.tenant().name);
-        let accepted = hold.and_then(|hold| hold.accepted);
-        accepted.is_some_and(|(accepted, at)| accepted == version && at > time)
+        hold.and_then(|hold| hold.accepted_at(version)).is_some_and(|at| at > time)
     }
 
     /// A permit of each tenant whose secret the server has accepted, and which has another one by
     /// `by_new_secret`.
     pub(super) fn changed(&self, by_new_secret: impl Fn(&Permit) -> Option<Permit>) -> Vec<Permit> {
         let tenants = self.tenants.lock();
-        let changed = tenants.values().filter_map(|hold| {
-            let (accepted, _) = hold.accepted?;
+        let accepted = tenants.iter().filter(|hold| hold.accepted.is_some());
+        let changed = accepted.filter_map(|hold| {
             let permit = by_new_secret(&hold.permit)?;
-            (accepted != permit.tenant().credential.version).then_some(permit)
+            (!hold.has_accepted(permit.tenant().credential.version)).then_some(permit)
         });
         changed.collect()
     }
 
     fn change(&self, permit: &Permit, change: impl FnOnce(&mut TenantHold)) {
         let mut tenants = self.tenants.lock();
-        let hold = tenants.entry(permit.tenant().name.clone()).or_insert_with(|| TenantHold {
-            permit: permit.clone(),
-            accepted: None,
-            sought: None,
-            waits: None,
-        });
-        change(hold);
+        let new = || TenantHold { permit: permit.clone(), accepted: None, waits: None };
+        change(tenants.get_or_insert(permit, new));
     }
 
     /// Whether an exchange of `permit` whose secret is refused now would wait.
@@ -224,7 +234,7 @@ impl Holds {
     /// Lets all that wait look at the new configuration. Forgets the tenants that are not `still`
     /// configured.
     pub(super) fn reconfigured(&self, still: impl Fn(&Permit) -> bool) {
-        self.tenants.lock().retain(|_, hold| still(&hold.permit));
+        self.tenants.lock().retain(|hold| still(&hold.permit));
         self.changes.send_replace(());
     }
 

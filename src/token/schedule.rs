@@ -2,37 +2,46 @@
 //! is never larger than the cache.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::policy::Permit;
 
 /// Permits by the time they are due.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Schedule {
-    due: BTreeMap<Key, Permit>,
-    keys: HashMap<Permit, Key>,
-    last: u64,
+    due: BTreeMap<Due, Permit>,
+    keys: HashMap<Permit, Due>,
+    /// The time from which those of the permits are counted.
+    start: Instant,
 }
 
-/// A time, and a number to tell permits of the same time apart.
-type Key = (Instant, u64);
+/// A time in nanoseconds since [`Schedule::start`], which takes little memory. No two permits have
+/// the same one.
+type Due = u64;
 
 impl Schedule {
+    pub(super) fn new() -> Self {
+        Self { due: BTreeMap::new(), keys: HashMap::new(), start: Instant::now() }
+    }
+
     /// Plans `permit` for `at`, and for no other time. Returns `true` if it is the first of all
     /// now.
     pub(super) fn put(&mut self, permit: &Permit, at: Instant) -> bool {
         self.remove(permit);
-        self.last += 1;
-        let key = (at, self.last);
-        self.keys.insert(permit.clone(), key);
-        self.due.insert(key, permit.clone());
-        self.due.first_key_value().is_some_and(|(first, _)| *first == key)
+        let mut due = self.nanoseconds(at);
+        while self.due.contains_key(&due) {
+            due += fastrand::u64(1..MAX_SHIFT);
+        }
+        self.keys.insert(permit.clone(), due);
+        self.due.insert(due, permit.clone());
+        self.due.first_key_value().is_some_and(|(first, _)| *first == due)
     }
 
     pub(super) fn remove(&mut self, permit: &Permit) {
-        if let Some(key) = self.keys.remove(permit) {
-            self.due.remove(&key);
+        if let Some(due) = self.keys.remove(permit) {
+            self.due.remove(&due);
         }
     }
 
@@ -42,7 +51,7 @@ impl Schedule {
 
     /// When the first one is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
+        self.due.first_key_value().map(|(due, _)| self.start + Duration::from_nanos(*due))
     }
 
     /// Takes a permit that is due.
@@ -58,4 +67,12 @@ impl Schedule {
         self.due.retain(|_, permit| still(permit));
         self.keys.retain(|permit, _| still(permit));
     }
+
+    fn nanoseconds(&self, at: Instant) -> Due {
+        let since = at.saturating_duration_since(self.start).as_nanos();
+        Due::try_from(since).unwrap_or(Due::MAX / 2)
+    }
 }
+
+/// Bounds the nanoseconds by which a permit is due later than another of the same time.
+const MAX_SHIFT: Due = 1_000_000;

@@ -17,6 +17,7 @@ use crate::tenant::{Credential, SecretPosition, Server, Tenant, Tenants, Timeout
 mod audited;
 mod held;
 mod outage;
+mod planned;
 mod proof;
 mod races;
 mod steady;
