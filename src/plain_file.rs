@@ -19,7 +19,7 @@ mod threads;
 
 pub use denied::is_open_to_all;
 pub use listings::Listings;
-pub use stamp::FileStamp;
+pub use stamp::{FileStamp, LastStamp};
 use threads::HANGING_HINT;
 pub use threads::{AccessGuard, ReadError, ReadThreads, in_parallel};
 

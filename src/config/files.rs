@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ring::digest::{SHA256, digest};
 
 use super::file_pattern::FilePattern;
-use crate::plain_file::{self, FileStamp, ReadFile, Unreadable, in_parallel, limit};
+use crate::plain_file::{self, FileStamp, LastStamp, ReadFile, Unreadable, in_parallel, limit};
 
 /// All files that were looked at, those included that could not be read. Equal when the same files
 /// held the same.
@@ -29,14 +29,8 @@ pub struct Files {
 struct HeldFile {
     path: Arc<Path>,
     digest: Option<Digest>,
-    stamp: Option<FileStamp>,
-}
-
-/// Another look at one file.
-struct SecondLook {
-    /// Whether it holds what it held.
-    is_same: bool,
-    stamp: Option<FileStamp>,
+    /// The stamp that it had when it was last seen to hold this content.
+    stamp: LastStamp,
 }
 
 /// SHA-256.
@@ -45,7 +39,7 @@ pub type Digest = [u8; 32];
 /// The outcome of another look at all files.
 pub enum LookedAgain {
     /// They hold the same.
-    Same(Files),
+    Same,
     /// The files at these paths do not, or there are others.
     Changed(BTreeSet<PathBuf>),
     /// Any may hold something else.
@@ -83,26 +77,19 @@ impl Files {
             let files = pattern.files();
             files.is_ok_and(|files| files.iter().all(|file| self.find(file).is_some()))
         };
-        let is_first_same = self.find(first).is_some_and(|held| held.looked_again(true).is_same);
+        let is_first_same = self.find(first).is_some_and(|held| held.looked_again(true));
         if self.unreadable.is_some() || !is_first_same {
             return LookedAgain::Unknown;
         }
         let is_complete = self.patterns.iter().all(is_known);
-        let looked = in_parallel(&self.held.chunks(CHUNK).collect::<Vec<_>>(), |chunk| {
-            chunk.iter().map(|held| held.looked_again(contents)).collect::<Vec<_>>()
+        let chunks: Vec<_> = self.held.chunks(CHUNK).collect();
+        let changed = in_parallel(&chunks, |chunk| {
+            let changed = chunk.iter().filter(|held| !held.looked_again(contents));
+            changed.map(|held| held.path.to_path_buf()).collect::<Vec<_>>()
         });
-        let (mut same, mut changed) = (Vec::with_capacity(self.held.len()), BTreeSet::new());
-        for (held, looked) in self.held.iter().zip(looked.into_iter().flatten()) {
-            if looked.is_same {
-                same.push(HeldFile { stamp: looked.stamp, ..held.clone() });
-            } else {
-                changed.insert(held.path.to_path_buf());
-            }
-        }
+        let changed: BTreeSet<_> = changed.into_iter().flatten().collect();
         if is_complete && changed.is_empty() {
-            let has_news = same.iter().zip(&*self.held).any(|(new, old)| new.stamp != old.stamp);
-            let held = if has_news { same.into() } else { Arc::clone(&self.held) };
-            LookedAgain::Same(Self { held, ..self.clone() })
+            LookedAgain::Same
         } else {
             LookedAgain::Changed(changed)
         }
@@ -160,14 +147,18 @@ impl Files {
 }
 
 impl HeldFile {
-    fn looked_again(&self, contents: bool) -> SecondLook {
-        let stamp = self.stamp.filter(|_| !contents);
+    /// Returns whether it holds what it held, and keeps its new stamp if it does.
+    fn looked_again(&self, contents: bool) -> bool {
+        let stamp = self.stamp.get().filter(|_| !contents);
         if stamp.is_some() && FileStamp::at(&self.path) == stamp {
-            return SecondLook { is_same: true, stamp };
+            return true;
         }
         let read = plain_file::read_known(&self.path, limit::MAX_OF_ALL).ok();
-        let digest = read.as_ref().map(|read| digest_of(&read.content));
-        SecondLook { is_same: digest == self.digest, stamp: read.and_then(|read| read.stamp) }
+        let is_same = read.as_ref().map(|read| digest_of(&read.content)) == self.digest;
+        if is_same {
+            self.stamp.set(read.and_then(|read| read.stamp));
+        }
+        is_same
     }
 }
 
@@ -209,7 +200,8 @@ impl SeenFiles {
         }
         let read = read.ok();
         let digest = read.map(|read| digest_of(&read.content));
-        self.held.push(HeldFile { path, digest, stamp: read.and_then(|read| read.stamp) });
+        let stamp = LastStamp::new(read.and_then(|read| read.stamp));
+        self.held.push(HeldFile { path, digest, stamp });
     }
 
     /// Notes that the file at `path` holds what it held in `before`. Returns `false` if it was not
@@ -341,7 +333,7 @@ mod tests {
         seen.looked_for(&pattern, None);
         let files = seen.finish();
         let changed = |contents| match files.look_again(&at("main"), contents) {
-            LookedAgain::Same(_) => Some(BTreeSet::new()),
+            LookedAgain::Same => Some(BTreeSet::new()),
             LookedAgain::Changed(changed) => Some(changed),
             LookedAgain::Unknown => None,
         };
@@ -357,7 +349,7 @@ mod tests {
             let added = files.look_again(&at("main"), contents);
             assert!(matches!(added, LookedAgain::Changed(changed) if changed.is_empty()));
             std::fs::remove_file(at("c.yaml")).unwrap();
-            assert!(matches!(files.look_again(&at("main"), contents), LookedAgain::Same(_)));
+            assert!(matches!(files.look_again(&at("main"), contents), LookedAgain::Same));
             write("main", "else");
             assert_eq!(changed(contents), None);
             write("main", "main");

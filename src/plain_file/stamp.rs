@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::AccessGuard;
@@ -35,6 +36,36 @@ impl FileStamp {
         (file.dev(), file.ino(), file.len()).hash(&mut hasher);
         (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()).hash(&mut hasher);
         NonZeroU64::new(hasher.finish()).map(Self)
+    }
+}
+
+/// The stamp that a file had last, which threads that look at it change in place: there are a
+/// hundred thousand files.
+#[derive(Debug)]
+pub struct LastStamp(AtomicU64);
+
+impl LastStamp {
+    /// This stamp; `None` if the file has none.
+    pub fn new(stamp: Option<FileStamp>) -> Self {
+        let last = Self(AtomicU64::new(0));
+        last.set(stamp);
+        last
+    }
+
+    /// The last stamp.
+    pub fn get(&self) -> Option<FileStamp> {
+        NonZeroU64::new(self.0.load(Relaxed)).map(FileStamp)
+    }
+
+    /// Changes it.
+    pub fn set(&self, stamp: Option<FileStamp>) {
+        self.0.store(stamp.map_or(0, |FileStamp(stamp)| stamp.get()), Relaxed);
+    }
+}
+
+impl Clone for LastStamp {
+    fn clone(&self) -> Self {
+        Self::new(self.get())
     }
 }
 

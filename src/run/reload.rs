@@ -225,7 +225,7 @@ impl Reloader {
                 LookedAgain::Unknown
             };
             let (files, settings) = match looked {
-                LookedAgain::Same(files) => (files, None),
+                LookedAgain::Same => (last_read, None),
                 looked => {
                     if let LookedAgain::Changed(paths) = looked
                         && last_read == active
