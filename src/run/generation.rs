@@ -304,7 +304,7 @@ fn upstreams(
                 pool
             }
         };
-        let upstream = TenantUpstream::new(pool, tenant, tenants_of[&server] == 1);
+        let upstream = TenantUpstream::new(pool, Arc::clone(tenant), tenants_of[&server] == 1);
         upstreams.push(upstream.carry_over(before.and_then(|before| before.upstream_of(tenant))));
     }
     Ok(upstreams)
