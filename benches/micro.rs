@@ -238,8 +238,7 @@ impl Scene {
         let granted =
             self.gateway.token(&admission, "00f067aa0ba902b7").await.expect("there is a token");
         let private = self.gateway.private_headers();
-        let chosen =
-            ToServer::new(head.headers, private, admission.injects).expect("they are good");
+        let chosen = ToServer::new(head.headers, &head.nominated, private, admission.injects);
         for header in chosen.iter() {
             black_box(header);
         }

@@ -8,7 +8,7 @@ use http::header::{
 };
 
 use crate::host::canonical;
-use crate::request::{RequestError, nominated, without_port};
+use crate::request::without_port;
 use crate::tenant::Server;
 use crate::traceparent::{TRACEPARENT, TRACESTATE, TraceParent};
 
@@ -31,7 +31,7 @@ pub fn given_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
 #[derive(Debug)]
 pub struct ToServer<'h> {
     headers: &'h HeaderMap,
-    nominated: Vec<&'h str>,
+    nominated: &'h [&'h str],
     private: &'h [HeaderName],
     injects: bool,
     /// Whether the request is part of a trace.
@@ -39,19 +39,18 @@ pub struct ToServer<'h> {
 }
 
 impl<'h> ToServer<'h> {
-    /// Chooses among `headers`. The `private` ones are for the gateway and go nowhere; with
-    /// `injects`, our token is put on, so the client's `Authorization` and cookies are dropped: a
-    /// browser's session must not mix with the user of the token.
-    ///
-    /// # Errors
-    /// When `Connection` is malformed or names more than ten headers (RFC 9110, section 7.6.1).
+    /// Chooses among `headers`, without those that their `Connection` has `nominated`. The
+    /// `private` ones are for the gateway and go nowhere; with `injects`, our token is put on, so
+    /// the client's `Authorization` and cookies are dropped: a browser's session must not mix with
+    /// the user of the token.
     pub fn new(
         headers: &'h HeaderMap,
+        nominated: &'h [&'h str],
         private: &'h [HeaderName],
         injects: bool,
-    ) -> Result<Self, RequestError> {
+    ) -> Self {
         let traced = TraceParent::of(headers).is_some();
-        Ok(Self { headers, nominated: nominated(headers)?, private, injects, traced })
+        Self { headers, nominated, private, injects, traced }
     }
 
     /// The headers that go on, in their order.
@@ -350,6 +349,7 @@ const X_FAMILIES: [&str; 45] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::nominated;
 
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).fold(
@@ -363,7 +363,8 @@ mod tests {
 
     fn names_to_server(headers: &HeaderMap, injects: bool) -> Vec<String> {
         let private = ["x-api-key", "x-user"].map(HeaderName::from_static);
-        let chosen = ToServer::new(headers, &private, injects).unwrap();
+        let nominated = nominated(headers).unwrap();
+        let chosen = ToServer::new(headers, &nominated, &private, injects);
         chosen.iter().map(|(name, _)| name.to_string()).collect()
     }
 
@@ -580,8 +581,8 @@ mod tests {
     fn a_connection_header_that_names_no_headers_or_too_many_is_refused() {
         for value in ["\"x-forwarded-for\"", ":authority", "a,b,c,d,e,f,g,h,i,j,k"] {
             let headers = map(&[("connection", value)]);
-            assert!(ToServer::new(&headers, &[], true).is_err(), "{value}");
+            assert!(nominated(&headers).is_err(), "{value}");
         }
-        assert!(ToServer::new(&map(&[("connection", "a,b,c,d,e,f,g,h,i,j")]), &[], true).is_ok());
+        assert!(nominated(&map(&[("connection", "a,b,c,d,e,f,g,h,i,j")])).is_ok());
     }
 }

@@ -381,7 +381,7 @@ impl Proxy {
             let trace = record.sending_to(upstream.server());
             let token_now = token.map(|token| &**token);
             let added = &upstream.server().headers;
-            let head = admitted.head(private, added, upstream.authority(), token_now, id, trace)?;
+            let head = admitted.head(private, added, upstream.authority(), token_now, id, trace);
             let mut lease = self.lease(admitted, avoided).await?;
             // It may have expired while the request waited for a connection.
             let sent_at = Instant::now();

@@ -36,6 +36,8 @@ pub struct RequestHead<'h> {
     pub host: Option<&'h str>,
     /// All headers, as they were sent.
     pub headers: &'h HeaderMap,
+    /// The names of those that `Connection` keeps from going on (RFC 9110, section 7.6.1).
+    pub nominated: Vec<&'h str>,
     /// How the body is framed.
     pub body: BodyFraming,
     /// The client waits for `100 Continue` before it sends the body.
@@ -152,7 +154,7 @@ impl<'h> RequestHead<'h> {
         if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
             return Err(RequestError::Malformed(Rule::AuthorizationRepeated));
         }
-        nominated(headers)?;
+        let nominated = nominated(headers)?;
         let host = host(version, headers)?;
         let target = target(raw.target(), host)?;
         let body = body_framing(method, version, headers)?;
@@ -164,6 +166,7 @@ impl<'h> RequestHead<'h> {
             target,
             host: host.map(without_port),
             headers,
+            nominated,
             body,
             expects_continue: continues && body != BodyFraming::Empty,
         })

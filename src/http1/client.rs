@@ -264,6 +264,9 @@ impl ClientSession {
     /// Whether the response has a `Content-Length` beside its `Transfer-Encoding`. The session has
     /// removed it from the parsed head.
     fn has_two_framings(&self) -> bool {
+        if self.length.is_some() {
+            return false;
+        }
         let name = CONTENT_LENGTH.as_str().as_bytes();
         let is_length = |line: &[u8]| {
             line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))

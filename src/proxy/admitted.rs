@@ -13,7 +13,6 @@ use crate::caller::ListenerTerms;
 use crate::gateway::{Admission, Passage};
 use crate::headers::{self, REQUEST_ID, ResponseTo, ToServer};
 use crate::http1::RequestHeader;
-use crate::refusal::Refusal;
 use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target, plain_authority};
 use crate::tenant::Tenant;
 use crate::token::AccessToken;
@@ -26,6 +25,8 @@ pub(super) struct Admitted<'h> {
     pub(super) peer: &'h Peer,
     client: Cow<'h, RequestClient>,
     target: Target,
+    /// The names of the client's headers that `Connection` keeps from going on.
+    nominated: Vec<&'h str>,
     /// The head as the client sent it.
     raw: &'h RawHead,
     /// Whether `X-Forwarded-Host` is the client's `Host`.
@@ -94,6 +95,7 @@ impl<'h> Admitted<'h> {
             peer,
             client,
             target: target.unwrap_or(head.target),
+            nominated: head.nominated,
             raw,
         }
     }
@@ -148,7 +150,7 @@ impl<'h> Admitted<'h> {
         if self.is_masked() || most <= MAX_HEADER_LINES {
             return Ok(());
         }
-        let theirs = ToServer::new(self.raw.headers(), private, self.right.strips())?;
+        let theirs = self.theirs(private);
         let is_replaced =
             |name: &HeaderName| recorded && *name == TRACEPARENT || added.contains_key(name);
         let theirs = theirs.iter().filter(|(name, _)| !is_replaced(name)).count();
@@ -158,6 +160,11 @@ impl<'h> Admitted<'h> {
         let optional = [framing, authorization, forwarded, recorded];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count() + added.len();
         if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
+    }
+
+    /// The client's headers that may go on.
+    fn theirs<'a>(&'a self, private: &'a [HeaderName]) -> ToServer<'a> {
+        ToServer::new(self.raw.headers(), &self.nominated, private, self.right.strips())
     }
 
     /// The head for the server, rebuilt from the parsed request. Only the client's headers that may
@@ -171,7 +178,7 @@ impl<'h> Admitted<'h> {
         token: Option<&AccessToken>,
         request_id: HeaderValue,
         trace: Option<HeaderValue>,
-    ) -> Result<Box<RequestHeader>, Refusal> {
+    ) -> Box<RequestHeader> {
         let theirs = self.raw.headers();
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.raw.method().clone();
@@ -185,7 +192,7 @@ impl<'h> Admitted<'h> {
                 headers.extend(masked_headers(tenant, theirs, self.framing != BodyFraming::Empty));
             }
             _ => {
-                for (name, value) in ToServer::new(theirs, private, self.right.strips())?.iter() {
+                for (name, value) in self.theirs(private).iter() {
                     headers.append(name, value.clone());
                 }
             }
@@ -217,7 +224,8 @@ impl<'h> Admitted<'h> {
             headers.insert(FORWARDED_FOR.clone(), address.clone());
         }
         headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(self.client.scheme()));
-        let asked = theirs.get(HOST).filter(|_| self.forwards_host).map(in_plain_spelling);
+        let asked = if self.forwards_host { theirs.get(HOST) } else { None };
+        let asked = asked.map(in_plain_spelling);
         headers.insert(FORWARDED_HOST.clone(), asked.unwrap_or_else(|| authority.clone()));
         headers.insert(REQUEST_ID.clone(), request_id);
         if let Some(trace) = trace {
@@ -226,7 +234,7 @@ impl<'h> Admitted<'h> {
         for (name, value) in added {
             headers.insert(name.clone(), value.clone());
         }
-        Ok(Box::new(parts.into()))
+        Box::new(parts.into())
     }
 }
 
