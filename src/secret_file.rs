@@ -12,7 +12,7 @@ use crate::secret::{Secret, SecretError};
 mod journal;
 mod unfit;
 
-pub use journal::{Journal, JournalError, Journals, is_unfinished, journal_of};
+pub use journal::{Journal, JournalError, Journals, is_under_way, is_unfinished, journal_of};
 pub use unfit::{UNWRITABLE, UnfitFile};
 use unfit::{Unfit, replaceable};
 
@@ -201,18 +201,22 @@ mod tests {
         let (folder, secret) = in_folder();
         assert!(!is_unfinished(&secret));
         assert!(matches!(Journal::resume(&secret), Err(JournalError::Nothing(_))));
-        let mut journal = Journal::begin(&secret, "acme").unwrap();
+        let mut journal = Journal::begin(&secret, "acme", "admin").unwrap();
         assert!(!is_unfinished(&secret), "it is under way");
-        assert!(matches!(Journal::begin(&secret, "acme"), Err(JournalError::UnderWay(_))));
+        assert!(matches!(Journal::begin(&secret, "acme", "admin"), Err(JournalError::UnderWay(_))));
         assert!(matches!(Journal::resume(&secret), Err(JournalError::UnderWay(_))));
         assert!(journal.token().is_none());
         journal.asked("canary-token").unwrap();
         drop(journal);
         assert!(is_unfinished(&secret));
-        assert!(matches!(Journal::begin(&secret, "acme"), Err(JournalError::Unfinished(_))));
+        assert!(matches!(
+            Journal::begin(&secret, "acme", "admin"),
+            Err(JournalError::Unfinished(_))
+        ));
         let mode = fs::metadata(journal_of(&secret)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut journal = Journal::resume(&secret).unwrap();
+        assert_eq!(journal.begun_by().as_deref(), Some("admin"));
         assert_eq!(journal.token().unwrap().as_str(), "canary-token");
         journal.end().unwrap();
         assert_eq!(names(folder.path()), ["secret"]);

@@ -36,6 +36,7 @@ mod users;
 
 pub use budget::initial as initial_exchanges;
 pub use exchanges::EmbedLookup;
+pub use holds::HoldOrder;
 pub use named_user::NamedUser;
 pub use source::{Renewal, TokenLookup, TokenSource};
 

@@ -26,6 +26,7 @@ use crate::telemetry::{
     ActionOutcome, AdminAction, AuditClient, AuditEvent, AuditLine, LogLevel, Telemetry,
 };
 use crate::tenant::{DisabledBy, SwitchError, Tenant};
+use crate::token::HoldOrder;
 
 /// The parts of the gateway that actions change.
 pub struct Controls {
@@ -124,10 +125,16 @@ impl Controls {
                 let told = gateway.announce(&action).await;
                 Ok(of_fleet(message, told).with("changed", changed))
             }
-            AdminCommand::HoldExchanges { tenant, seconds, .. } => {
-                let time = Duration::from_secs(*seconds);
-                gateway.hold_exchanges(tenant, time).ok_or_else(|| unknown_tenant(tenant))?;
-                let message = if time.is_zero() {
+            AdminCommand::HoldExchanges { tenant, seconds, number, .. } => {
+                let order = match seconds {
+                    0 => HoldOrder::Release(*number),
+                    seconds => HoldOrder::Hold(Duration::from_secs(*seconds)),
+                };
+                let begun = gateway.hold_exchanges(tenant, order);
+                let begun = begun.ok_or_else(|| unknown_tenant(tenant))?;
+                let message = if let Some(number) = number {
+                    format!("hold {number} of exchanges of tenant `{tenant}` has ended")
+                } else if begun.is_none() {
                     format!("exchanges of tenant `{tenant}` are held no longer")
                 } else {
                     format!(
@@ -135,7 +142,8 @@ impl Controls {
                          most; cached tokens serve on"
                     )
                 };
-                Ok(ActionSuccess::new(message).with("seconds", *seconds))
+                let success = ActionSuccess::new(message).with("seconds", *seconds);
+                Ok(if let Some(begun) = begun { success.with("hold", begun) } else { success })
             }
             AdminCommand::Reload => self.reload().await,
             AdminCommand::SetLogLevel(level) => Ok(self.set_log_level(*level)),

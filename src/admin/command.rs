@@ -21,10 +21,11 @@ pub(super) enum AdminCommand {
     EnableTenant {
         tenant: String,
     },
-    /// A time of zero ends the hold.
+    /// A time of zero ends the hold: that of this number, or any.
     HoldExchanges {
         tenant: String,
         seconds: u64,
+        number: Option<u64>,
         subject: Option<String>,
     },
     Reload,
@@ -54,6 +55,9 @@ struct HoldBody {
     /// The administrator that changes the secret, for the audit log.
     #[serde(default)]
     subject: Option<String>,
+    /// The only hold to be ended.
+    #[serde(default)]
+    hold: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -92,11 +96,14 @@ impl AdminCommand {
                 Self::EnableTenant { tenant }
             }
             AdminAction::HoldExchanges => {
-                let HoldBody { tenant, seconds, subject } = read(body)?;
+                let HoldBody { tenant, seconds, subject, hold: number } = read(body)?;
                 if seconds > MAX_HOLD_SECONDS {
                     return Err(format!("`seconds` is more than {MAX_HOLD_SECONDS}"));
                 }
-                Self::HoldExchanges { tenant, seconds, subject }
+                if seconds > 0 && number.is_some() {
+                    return Err("`hold` is for the end of a hold, with 0 `seconds`".to_owned());
+                }
+                Self::HoldExchanges { tenant, seconds, number, subject }
             }
             AdminAction::Reload => {
                 let EmptyBody {} = read(body)?;
@@ -118,7 +125,7 @@ impl AdminCommand {
             }
             AdminAction::HoldExchanges => {
                 "{\"tenant\": \"…\", \"seconds\": 60, \"subject\": \"…\"}, at most 120 seconds, 0 to \
-                 end it, the last one optional"
+                 end it, the last one optional; to end one hold alone, `hold` with its number"
             }
             AdminAction::Reload => "{}",
             AdminAction::LogLevel => "{\"level\": \"debug\"}, or null for the configured level",
@@ -199,6 +206,7 @@ mod tests {
         let hold = |seconds, subject: Option<&str>| AdminCommand::HoldExchanges {
             tenant: tenant(),
             seconds,
+            number: None,
             subject: subject.map(str::to_owned),
         };
         let parse_hold = |body: &str| parse(AdminAction::HoldExchanges, body);
@@ -209,6 +217,14 @@ mod tests {
             assert_eq!(parse_hold(&format!("{{\"tenant\":\"acme\",\"seconds\":{wrong}}}")), None);
         }
         assert_eq!(parse_hold(acme), None);
+        let one = AdminCommand::HoldExchanges {
+            tenant: tenant(),
+            seconds: 0,
+            number: Some(7),
+            subject: None,
+        };
+        assert_eq!(parse_hold("{\"tenant\":\"acme\",\"seconds\":0,\"hold\":7}"), Some(one));
+        assert_eq!(parse_hold("{\"tenant\":\"acme\",\"seconds\":1,\"hold\":7}"), None);
         for (action, wrong) in [
             (RefreshToken, ""),
             (RefreshToken, "{}"),

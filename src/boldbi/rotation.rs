@@ -35,7 +35,9 @@ pub async fn generate(tenant: &Tenant, token: &AccessToken) -> Result<Secret, No
     let (status, body) = send(tenant, Method::POST, GENERATE, token).await?;
     match status.as_u16() {
         200..=299 => secret_in(&body).ok_or_else(|| {
-            NoNewSecret::Unknown(format!("its reply ({status}) has no secret that can be used"))
+            let said = message_in(&body).map(|text| format!(": \"{text}\"")).unwrap_or_default();
+            let what = format!("its reply ({status}) has no secret that can be used{said}");
+            NoNewSecret::Unknown(what)
         }),
         408 | 500..=599 => Err(NoNewSecret::Unknown(format!("it answers with status {status}"))),
         _ => Err(NoNewSecret::Refused(format!("it answers with status {status}"))),
@@ -95,12 +97,59 @@ fn secret_in(body: &[u8]) -> Option<Secret> {
     Secret::from_file(Ok(Zeroizing::new(text.into_bytes()))).ok()
 }
 
+/// Bold BI's own words in a reply without a secret, escaped. `None` if they could hold a secret: a
+/// secret is one long word, or one of letters and digits.
+fn message_in(body: &[u8]) -> Option<String> {
+    let reply: Value = serde_json::from_slice(body).ok()?;
+    let text = reply.get("StatusMessage")?.as_str()?.trim();
+    let is_harmless = |word: &str| {
+        let has = |wanted: fn(char) -> bool| word.chars().any(wanted);
+        let is_mixed = has(char::is_alphabetic) && has(char::is_numeric);
+        word.chars().count() <= MAX_WORD && !is_mixed
+    };
+    let is_secret = text.is_empty() || !text.split_whitespace().all(is_harmless);
+    let is_in_data = reply
+        .get("Data")
+        .and_then(Value::as_str)
+        .is_some_and(|data| !data.is_empty() && text.contains(data));
+    if is_secret || is_in_data {
+        return None;
+    }
+    let mut shown: String = text.chars().take(MAX_MESSAGE).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    Some(shown.escape_debug().to_string())
+}
+
+/// Shorter than any embed secret.
+const MAX_WORD: usize = 20;
+const MAX_MESSAGE: usize = 200;
 const GENERATE: &str = "/v5.0/settings/embed-secret/generate";
 const READ_BACK: &str = "/v5.0/settings/embed-secret";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_bold_bi_are_shown_unless_they_could_hold_a_secret() {
+        let shown = |text: &str| {
+            let body =
+                serde_json::json!({"Status": false, "Data": "topsecret", "StatusMessage": text});
+            message_in(body.to_string().as_bytes())
+        };
+        assert_eq!(shown("No permission.").as_deref(), Some("No permission."));
+        assert_eq!(shown("a\n\u{1b}[31mb \"c\"").as_deref(), None, "an escape with digits");
+        assert_eq!(shown("a\u{1b}[m \"c\"").as_deref(), Some("a\\u{1b}[m \\\"c\\\""));
+        let long = "word ".repeat(100);
+        assert_eq!(shown(&long).unwrap().chars().count(), MAX_MESSAGE + 1);
+        for text in ["", " ", "canary-a-new-secret-of-Bold-BI", "it is x7Kq2", "it is topsecret"] {
+            assert_eq!(shown(text), None, "{text}");
+        }
+        assert_eq!(message_in(b"{\"StatusMessage\": 7}"), None);
+        assert_eq!(message_in(b"no JSON"), None);
+    }
 
     #[test]
     fn only_a_successful_reply_with_one_usable_text_has_a_secret() {

@@ -2,8 +2,10 @@
 //! beside the secret's file tells of a rotation that has not ended.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::named_tenant::{DISABLED, disabled_to_do, no_such_tenant, permit_with};
 use super::{ConfigFile, Failure, print, runtime, warn};
@@ -11,18 +13,20 @@ use crate::boldbi::rotation::{self, NoNewSecret};
 use crate::boldbi::{BoldBi, hint};
 use crate::policy::Permit;
 use crate::secret::{Secret, SecretRef};
-use crate::secret_file::{
-    Journal, JournalError, Replacement, UNWRITABLE, UnfitFile, finish_unfinished, unfinished_secret,
-};
+use crate::secret_file::{Journal, JournalError, Replacement};
 use crate::tenant::{Grant, SecretPosition, Tenant};
 use crate::token::{AccessToken, ExchangeError};
 use audit::RotationAudit;
-use gateway::RunningGateway;
+use failure::RotationFailure;
+use gateway::{NotHeld, RunningGateway};
 use step::RotationStep;
 
 mod audit;
+mod failure;
 mod gateway;
+mod resume;
 mod step;
+mod stopped;
 
 /// Rotate the embed secret of a tenant: generate it in Bold BI, write its file, and prove it
 #[derive(Debug, clap::Args)]
@@ -36,6 +40,9 @@ pub(super) struct RotateCommand {
     /// End a rotation that has begun and not ended
     #[arg(long)]
     resume: bool,
+    /// Resume also a rotation that another administrator began
+    #[arg(long, requires = "resume")]
+    take_over: bool,
     /// Which of two `embed_secrets` is the site's own, 1 or 2
     #[arg(long, value_name = "NUMBER", default_value_t = 1,
         value_parser = clap::value_parser!(u8).range(1..=2))]
@@ -57,6 +64,9 @@ struct Rotation<'r> {
     tenant: &'r Tenant,
     file: &'r Path,
     bold_bi: BoldBi,
+    gateway: RunningGateway,
+    /// Whether the file has the new secret.
+    is_renamed: AtomicBool,
 }
 
 impl RotateCommand {
@@ -70,12 +80,18 @@ impl RotateCommand {
         })?;
         let file = self.file_of(tenant).map_err(|failure| audit.refused(failure))?;
         let bold_bi = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
-        let rotation = Rotation { command: &self, tenant, file, bold_bi };
+        let (gateway, is_renamed) = (RunningGateway::of(&self), AtomicBool::new(false));
+        let rotation = Rotation { command: &self, tenant, file, bold_bi, gateway, is_renamed };
         let begun = Instant::now();
-        audit.line("begun", "a rotation begins", None)?;
-        let result = runtime()?.block_on(async {
-            if self.resume { rotation.resume().await } else { rotation.rotate().await }
-        });
+        let (resumed, message) = if self.resume {
+            let (journal, message) =
+                rotation.unfinished().map_err(|failure| audit.refused(failure))?;
+            (Some(journal), message)
+        } else {
+            (None, "a rotation begins".to_owned())
+        };
+        audit.line("begun", &message, None)?;
+        let result = runtime()?.block_on(rotation.unless_stopped(resumed));
         let (outcome, message) = match &result {
             Ok(message) => ("success", message.clone()),
             Err(RotationFailure { outcome, what, .. }) => (*outcome, what.clone()),
@@ -85,6 +101,22 @@ impl RotateCommand {
             Ok(message) => print(&message),
             Err(RotationFailure { what, hint, .. }) => Err(Failure::Other { what, hint }),
         }
+    }
+
+    /// The command that ends an unfinished rotation. Words that a shell may read in another way
+    /// are for the operator to fill in.
+    fn resume_command(&self) -> String {
+        let is_plain = |text: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@._+-/".contains(&byte);
+            !text.is_empty() && text.bytes().all(is_plain)
+        };
+        let subject = Some(&*self.admin_subject).filter(|text| is_plain(text)).unwrap_or("USER");
+        let config = self.config.path.to_str().filter(|text| is_plain(text)).unwrap_or("FILE");
+        let position = if self.position == 2 { " --position 2" } else { "" };
+        format!(
+            "boldgate rotate {} --admin-subject {subject} --resume{position} --config {config}",
+            self.tenant
+        )
     }
 
     /// The file of the secret to rotate.
@@ -109,67 +141,27 @@ impl RotateCommand {
     }
 }
 
-/// Why a rotation has not ended well.
-struct RotationFailure {
-    /// The word in the audit log.
-    outcome: &'static str,
-    what: String,
-    hint: Option<String>,
-}
-
-impl RotationFailure {
-    /// Nothing has changed.
-    fn unchanged(what: impl std::fmt::Display, hint: Option<String>) -> Self {
-        Self { outcome: "unchanged", what: format!("{what}; nothing has changed"), hint }
-    }
-
-    /// Whether Bold BI takes the secret in the file is not known.
-    fn unknown(what: impl std::fmt::Display, journal: &Path) -> Self {
-        // Its folder may have been removed or unmounted meanwhile.
-        if !journal.exists() {
-            let what = format!(
-                "{what}; whether Bold BI takes the secret in the file is unknown, and the journal has gone \
-                 from `{}`",
-                journal.display()
-            );
-            return Self { outcome: "unknown", what, hint: Some(GONE.to_owned()) };
-        }
-        let what = format!(
-            "{what}; whether Bold BI takes the secret in the file is unknown, as the journal `{}` says",
-            journal.display()
-        );
-        Self { outcome: "unknown", what, hint: Some(RESUME.to_owned()) }
-    }
-}
-
-impl From<UnfitFile> for RotationFailure {
-    fn from(unfit: UnfitFile) -> Self {
-        Self::unchanged(&unfit, Some(unfit.hint().to_owned()))
-    }
-}
-
-impl From<JournalError> for RotationFailure {
-    fn from(error: JournalError) -> Self {
-        match error {
-            JournalError::Unfinished(ref path) => Self::unknown(&error, path),
-            JournalError::Unusable(..) => Self::unchanged(error, Some(UNWRITABLE.to_owned())),
-            JournalError::UnderWay(_) | JournalError::Nothing(_) => Self::unchanged(error, None),
-        }
-    }
-}
-
 impl Rotation<'_> {
     async fn rotate(&self) -> Result<String, RotationFailure> {
         let name = &self.tenant.name;
         // The journal of an earlier rotation counts first: the file of that one must stay.
-        if crate::secret_file::is_unfinished(self.file) {
-            let path = crate::secret_file::journal_of(self.file);
-            return Err(JournalError::Unfinished(path).into());
+        if let Some(error) = Journal::obstacle(self.file) {
+            return Err(RotationFailure::of_journal(&error, &self.command.resume_command()));
         }
         Replacement::check(self.file)?;
         // It is locked: from here on no other process touches the files.
-        let mut journal = Journal::begin(self.file, name.as_str())?;
+        let journal = Journal::begin(self.file, name.as_str(), &self.command.admin_subject);
+        let mut journal = journal
+            .map_err(|error| RotationFailure::of_journal(&error, &self.command.resume_command()))?;
         self.reached(RotationStep::Begun);
+        // The second rotation would end the secret of the first before that one has proven it.
+        if let Some(other) = self.other_file()
+            && crate::secret_file::is_under_way(other)
+        {
+            let path = crate::secret_file::journal_of(other);
+            let what = JournalError::UnderWay(path).to_string();
+            return Err(self.cancelled(journal, what, None));
+        }
         let mut replacement = match Replacement::prepare(self.file) {
             Ok(replacement) => replacement,
             Err(unfit) => {
@@ -187,134 +179,63 @@ impl Rotation<'_> {
                 return Err(self.cancelled(journal, what, Some(hint)));
             }
         };
-        let gateway = RunningGateway::of(self.command);
-        self.tell(gateway.hold(&self.command.tenant, &self.command.admin_subject, HOLD).await)?;
+        if let Err((what, hint)) = self.held().await {
+            return Err(self.cancelled(journal, what, Some(hint)));
+        }
         if let Err(error) = journal.asked(&String::from_utf8_lossy(token.as_bytes())) {
-            return Err(self.cancelled(
-                journal,
-                format!("the journal cannot be written: {error}"),
-                None,
-            ));
+            self.gateway.release(self.command).await;
+            let what = format!("the journal cannot be written: {error}");
+            return Err(self.cancelled(journal, what, None));
         }
         self.reached(RotationStep::Asked);
         let secret = match rotation::generate(self.tenant, &token).await {
             Ok(secret) => secret,
             Err(error @ NoNewSecret::Refused(_)) => {
                 let what = format!("no embed secret was generated: {error}");
-                let failure = self.cancelled(journal, what, Some(ADMINISTRATOR.to_owned()));
-                self.released(&gateway).await?;
-                return Err(failure);
+                self.gateway.release(self.command).await;
+                return Err(self.cancelled(journal, what, Some(ADMINISTRATOR.to_owned())));
             }
-            Err(error @ NoNewSecret::Unknown(_)) => {
-                self.released(&gateway).await?;
-                let what = format!("no embed secret came: {error}");
-                return Err(RotationFailure::unknown(what, journal.path()));
-            }
+            Err(error @ NoNewSecret::Unknown(_)) => match self.read_back_once(&token).await {
+                Ok(secret) => secret,
+                Err(why) => {
+                    self.gateway.release(self.command).await;
+                    let what = format!("no embed secret came: {error}; {why}");
+                    return Err(self.unknown(what, &journal));
+                }
+            },
         };
         self.reached(RotationStep::Generated);
-        let lost = |error: std::io::Error, journal: &Journal| {
+        let written = replacement.write(&secret).and_then(|()| {
+            self.reached(RotationStep::Written);
+            replacement.rename()
+        });
+        if let Err(error) = written {
+            self.gateway.release(self.command).await;
             let what = format!("`{}` cannot be written: {error}", self.file.display());
-            RotationFailure::unknown(what, journal.path())
-        };
-        replacement.write(&secret).map_err(|error| lost(error, &journal))?;
-        self.reached(RotationStep::Written);
-        replacement.rename().map_err(|error| lost(error, &journal))?;
+            return Err(self.unknown(what, &journal));
+        }
+        self.is_renamed.store(true, Ordering::Relaxed);
         self.reached(RotationStep::Renamed);
-        let proof = self.exchanged(&self.own_permit(&secret)).await;
+        // The gateway holds exchanges until the new secret is in force there.
+        let permit = self.own_permit(&secret);
+        let (proof, ()) = tokio::join!(self.exchanged(&permit), self.taken());
         if let Err(error) = proof {
-            self.released(&gateway).await?;
             let what = format!(
                 "the new secret is in its file, and Bold BI gives no token for it: {error}"
             );
-            return Err(RotationFailure::unknown(what, journal.path()));
+            return Err(self.unknown(what, &journal));
         }
         self.reached(RotationStep::Proven);
-        let ended = journal.end();
-        self.released(&gateway).await?;
-        ended.map_err(|error| RotationFailure {
+        journal.end().map_err(|error| RotationFailure {
             outcome: "success",
             what: format!("the secret was rotated, and the journal cannot be removed: {error}"),
-            hint: Some(RESUME.to_owned()),
+            hint: Some(format!("`{}` removes it", self.command.resume_command())),
         })?;
         Ok(format!(
             "the embed secret of tenant `{name}` was rotated: `{}` has the new one, and Bold BI takes it. \
              Tokens that were given before live on until their end",
             self.file.display()
         ))
-    }
-
-    /// Ends a rotation by the first secret that Bold BI takes: that in the file, the one that was
-    /// written beside it, or the one that Bold BI lets be read back.
-    async fn resume(&self) -> Result<String, RotationFailure> {
-        let mut journal = Journal::resume(self.file)?;
-        let name = &self.tenant.name;
-        let end = |journal: Journal, how: &str| match journal.end() {
-            Ok(()) => Ok(format!("the rotation of tenant `{name}` has ended: {how}")),
-            Err(error) => Err(RotationFailure::unchanged(
-                format!("{how}, and the journal cannot be removed: {error}"),
-                None,
-            )),
-        };
-        let unknown =
-            |what: String, journal: &Journal| RotationFailure::unknown(what, journal.path());
-        let position = self.position();
-        let known = self.tenant.credential.secret_in(position).cloned();
-        if let Some(secret) = known
-            && self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))?
-        {
-            return end(journal, "Bold BI takes the secret in the file");
-        }
-        if let Some(secret) = unfinished_secret(self.file)
-            && self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))?
-        {
-            let renamed = finish_unfinished(self.file);
-            renamed.map_err(|error| unknown(format!("it cannot be renamed: {error}"), &journal))?;
-            return end(journal, "the new secret had been written, and is in its file now");
-        }
-        let secret = self.read_back(&mut journal).await.map_err(|error| {
-            let mut failure = unknown(format!("the secret cannot be read back: {error}"), &journal);
-            failure.hint = Some(BY_HAND.to_owned());
-            failure
-        })?;
-        if !self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))? {
-            let mut failure =
-                unknown("Bold BI refuses the secret that it lets be read".to_owned(), &journal);
-            failure.hint = Some(BY_HAND.to_owned());
-            return Err(failure);
-        }
-        let mut replacement = Replacement::prepare(self.file)?;
-        let written = replacement.write(&secret).and_then(|()| replacement.rename());
-        written
-            .map_err(|error| unknown(format!("the file cannot be written: {error}"), &journal))?;
-        end(journal, "the new secret was read back from Bold BI, and is in its file now")
-    }
-
-    /// The secret as Bold BI shows it, by the token of the journal, or by another secret of the
-    /// tenant.
-    async fn read_back(&self, journal: &mut Journal) -> Result<Secret, String> {
-        let lifetime = std::time::Duration::from_secs(60);
-        let kept = journal
-            .token()
-            .and_then(|token| AccessToken::new(&token, Instant::now(), lifetime).ok());
-        let refusal = match kept {
-            Some(token) => match rotation::read_back(self.tenant, &token).await {
-                Ok(secret) => return Ok(secret),
-                Err(error) => error.to_string(),
-            },
-            None => "the journal has no token".to_owned(),
-        };
-        let admin = permit_with(self.tenant, None, &self.command.admin_subject);
-        let Ok(token) = self.exchanged(&admin).await else { return Err(refusal) };
-        rotation::read_back(self.tenant, &token).await.map_err(|error| error.to_string())
-    }
-
-    /// Whether Bold BI gives a token for `secret`. An error if that cannot be told.
-    async fn is_taken(&self, secret: &Secret) -> Result<bool, String> {
-        match self.exchanged(&self.own_permit(secret)).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind.may_judge_secret() => Ok(false),
-            Err(error) => Err(error.to_string()),
-        }
     }
 
     async fn exchanged(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
@@ -341,26 +262,101 @@ impl Rotation<'_> {
             Err(error) => RotationFailure::unknown(
                 format!("{what}; and the journal cannot be removed: {error}"),
                 &path,
+                &self.command.resume_command(),
             ),
         }
     }
 
-    /// Notes on stderr that no running gateway was told. The rotation goes on: cached tokens serve.
-    fn tell(&self, told: Result<(), String>) -> Result<(), RotationFailure> {
-        let Err(why) = told else { return Ok(()) };
-        let note = format!(
-            "note: no running gateway was told to hold exchanges of `{}`: {why}. `hold: 30s` in the \
-             tenant's `credential` does the same by itself",
-            self.tenant.name
-        );
-        warn(&note).map_err(|_| RotationFailure::unchanged("stderr cannot be written", None))
+    /// The failure of a rotation whose end is unknown.
+    fn unknown(&self, what: impl std::fmt::Display, journal: &Journal) -> RotationFailure {
+        RotationFailure::unknown(what, journal.path(), &self.command.resume_command())
     }
 
-    /// Lets a running gateway go on.
-    async fn released(&self, gateway: &RunningGateway) -> Result<(), RotationFailure> {
-        // It ends by itself, so that a gateway that has gone does not matter.
-        drop(gateway.hold(&self.command.tenant, &self.command.admin_subject, 0).await);
+    fn is_renamed(&self) -> bool {
+        self.is_renamed.load(Ordering::Relaxed)
+    }
+
+    /// The file of the tenant's other secret, if it has one.
+    fn other_file(&self) -> Option<&Path> {
+        let other = usize::from(self.position().other().number()) - 1;
+        match self.tenant.credential.sources.get(other) {
+            Some(SecretRef::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The secret that Bold BI lets be read after a reply to `generate` that cannot be used. One
+    /// that is as before tells nothing: the request may still be carried out.
+    async fn read_back_once(&self, token: &AccessToken) -> Result<Secret, String> {
+        let secret = rotation::read_back(self.tenant, token).await;
+        let secret = secret.map_err(|error| format!("it cannot be read back either: {error}"))?;
+        let former = self.tenant.credential.secret_in(self.position());
+        if former.is_some_and(|former| former.expose() == secret.expose()) {
+            return Err("Bold BI still shows the former one".to_owned());
+        }
+        Ok(secret)
+    }
+
+    /// Lets a running gateway hold exchanges.
+    ///
+    /// # Errors
+    /// The reason and the remedy, where the rotation must not go on: the operator named a token for
+    /// this, or the gateway would not take the new secret.
+    async fn held(&self) -> Result<(), (String, String)> {
+        let command = self.command;
+        let why = match self.gateway.hold(command, HOLD).await {
+            Ok(()) => return Ok(()),
+            Err(NotHeld::Stuck(why)) => {
+                let what = format!("the running gateway would not take a new secret: {why}");
+                return Err((what, STUCK.to_owned()));
+            }
+            Err(NotHeld::NotTold(why)) => why,
+        };
+        if command.token_file.is_some() {
+            let what =
+                format!("no running gateway can be told to hold exchanges, as ordered: {why}");
+            return Err((what, ORDERED.to_owned()));
+        }
+        let hold = self.tenant.credential.hold;
+        let what = if hold.is_zero() {
+            format!(
+                "warning: no running gateway was told to hold exchanges of `{}`: {why}. Until it has read \
+                 the new secret, its requests that need a token and its embed calls fail with 502; \
+                 `hold: 30s` in the tenant's `credential` lets them wait",
+                self.tenant.name
+            )
+        } else {
+            format!(
+                "note: no running gateway was told to hold exchanges of `{}`: {why}. That is covered by \
+                 `hold: {}s`, once Bold BI has accepted the secret there",
+                self.tenant.name,
+                hold.as_secs()
+            )
+        };
+        warn(&what).map_err(|_| ("stderr cannot be written".to_owned(), STDERR.to_owned()))?;
+        // A gateway that has not yet used the present secret would not wait for the next one.
+        let changed = self.tenant.credential.sources.iter().filter_map(|source| match source {
+            SecretRef::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.elapsed().ok(),
+            SecretRef::Env(_) => None,
+        });
+        if let Some(left) = changed.min().and_then(|age| SETTLING.checked_sub(age)) {
+            sleep(left).await;
+        }
         Ok(())
+    }
+
+    /// Waits until the gateway that holds exchanges has the new secret in force.
+    async fn taken(&self) {
+        if !self.gateway.is_held() {
+            return;
+        }
+        if let Err(NotHeld::NotTold(why) | NotHeld::Stuck(why)) = self.gateway.reload().await {
+            // The rotation goes on: the gateway reads the file by itself.
+            let _ = warn(&format!(
+                "warning: the running gateway did not say that it has the new secret: {why}. Exchanges \
+                 wait for it, for {HOLD} s at most"
+            ));
+        }
     }
 
     /// The end of a step, at which a test may kill the process.
@@ -379,12 +375,15 @@ impl Rotation<'_> {
 const HOLD: u64 = 60;
 const IN_A_FILE: &str =
     "keep the embed secret in a file of its own, `embed_secret: { file: /path }`";
-const RESUME: &str = "run the same command with `--resume`: it tries the secret in the file, and reads the new one \
-                      back if Bold BI lets it";
+/// A running gateway reads and uses a changed secret within this time, unless its file system
+/// reports no changes.
+const SETTLING: Duration = Duration::from_secs(5);
+const STUCK: &str = "correct the configuration first (`boldgate check`, and the log of the gateway): the new secret is \
+                     in force only once the whole configuration is";
+const ORDERED: &str = "mend that, or rotate without `--token-file`";
+const STDERR: &str = "give it a stderr: it has warnings";
 const BY_HAND: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, write \
                        it to the file, and run this again; tokens that were given serve on until their end";
-const GONE: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, and write it \
-                    to the file once its folder is back; tokens that were given serve on until their end";
 const ADMINISTRATOR: &str = "the user of `--admin-subject` must be an administrator of the site";
 const AFTER_HELP: &str = "\
 Bold BI ends the former secret at once. The new one takes the place of the file before anything else is \

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::secret::{Secret, SecretRef};
-use crate::secret_file::Journals;
+use crate::secret_file::{JournalError, Journals};
 use crate::tenant::{Credential, SecretPosition, TenantName, Tenants};
 
 use super::Settings;
@@ -83,9 +83,10 @@ impl<'s> SecretsToRead<'s> {
         }
     }
 
-    /// Whether a rotation of the secret in the file at `path` has begun and not ended.
-    pub(super) fn is_rotating(&self, path: &Path) -> bool {
-        self.journals.lock().is_unfinished(path)
+    /// A rotation of the secret in the file at `path` that has begun and not ended, or something
+    /// else that keeps one from beginning.
+    pub(super) fn rotation_of(&self, path: &Path) -> Option<JournalError> {
+        self.journals.lock().obstacle(path)
     }
 
     /// Whether the secrets of `tenant` are read, which stands in this file of `tenant_files`.

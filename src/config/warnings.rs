@@ -7,6 +7,7 @@ use std::path::Path;
 use http::Uri;
 
 use crate::plain_file;
+use crate::secret_file::JournalError;
 use crate::tenant::HostPort;
 
 use super::field::{Field, Named};
@@ -94,14 +95,23 @@ impl Check<'_> {
     /// A warning about a secret whose rotation has begun and not ended: the file may hold a secret
     /// that Bold BI does not take any more.
     pub(super) fn warn_of_rotation(self, at: &Place<'_>, path: &Path) {
-        if self.references == References::Read && self.secrets.is_rotating(path) {
-            let named = shown::file(path);
-            let problem = format!(
-                "found a file{named} {UNFINISHED}: whether Bold BI takes its secret is unknown"
-            );
-            let accepted = "a secret that is not being rotated";
-            self.notes.pass();
-            self.notes.warn(at.finding(problem, accepted).hint(ROTATION));
+        if self.references != References::Read {
+            return;
+        }
+        let (named, accepted) = (shown::file(path), "a secret that is not being rotated");
+        match self.secrets.rotation_of(path) {
+            None => {}
+            Some(JournalError::Unfinished(_)) => {
+                let problem = format!(
+                    "found a file{named} {UNFINISHED}: whether Bold BI takes its secret is unknown"
+                );
+                self.notes.pass();
+                self.notes.warn(at.finding(problem, accepted).hint(resume(at.path())));
+            }
+            Some(other) => {
+                let problem = format!("found a file{named} that cannot be rotated: {other}");
+                self.notes.warn(at.finding(problem, accepted).hint(FOREIGN));
+            }
         }
     }
 
@@ -114,6 +124,14 @@ impl Check<'_> {
             self.notes.warn(at.finding(problem, accepted).hint(OPEN_TO_ALL));
         }
     }
+}
+
+/// The hint about the unfinished rotation of the secret at this path.
+fn resume(path: &str) -> String {
+    let named = path.strip_prefix("tenants.").and_then(|rest| rest.rsplit_once(".credential."));
+    let (tenant, key) = named.unwrap_or(("TENANT", path));
+    let position = if key.starts_with("embed_secrets[1]") { " --position 2" } else { "" };
+    format!("`boldgate rotate {tenant} --admin-subject USER --resume{position}` {ENDS}")
 }
 
 /// Whether a warning is about a rotation that has not ended. A running gateway follows these by
@@ -144,8 +162,8 @@ const CLEAR_TEXT: &str = "an embed secret lets its reader act as every user of t
 const NO_TLS: &str = "give the listener a certificate (`tls`); or let a proxy on this machine end TLS, and \
                       listen on a loopback address or a Unix socket";
 const UNFINISHED: &str = "whose rotation has begun and not ended";
-const ROTATION: &str = "`boldgate rotate TENANT --admin-subject USER --resume` ends it, with `--position 2` for \
-                        `embed_secrets[1]`: it tries the secret, and reads the new one back if Bold BI lets it";
+const ENDS: &str = "ends it: it tries the secret, and reads the new one back if Bold BI lets it";
+const FOREIGN: &str = "find out why it is there, and remove it";
 const OPEN_TO_ALL: &str = "`chmod 0400` and `chown` it to that user; in Kubernetes, set `defaultMode: 0440` and \
                            `fsGroup`";
 

@@ -1,12 +1,11 @@
 //! The gateway as operators see and change it, apart from its requests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Gateway;
 use crate::store::{FleetAction, FollowedAction, TokenStore};
 use crate::tenant::{DisabledBy, SwitchError, Tenant};
-use crate::token::{NoToken, Renewal};
+use crate::token::{HoldOrder, NoToken, Renewal};
 
 impl Gateway {
     /// Fetches the token of the tenant's own user, so that no request has to wait for it.
@@ -96,12 +95,11 @@ impl Gateway {
         Some(self.tokens.store()?.is_up())
     }
 
-    /// Lets exchanges of a tenant wait for another secret, for `time` at most; no longer, if it is
-    /// zero. `None` if there is no such tenant.
-    pub fn hold_exchanges(&self, tenant: &str, time: Duration) -> Option<()> {
+    /// Lets exchanges of a tenant wait for another secret, or no longer. Returns the number of the
+    /// hold that has begun, if one has; `None` if there is no such tenant.
+    pub fn hold_exchanges(&self, tenant: &str, order: HoldOrder) -> Option<Option<u64>> {
         let tenant = self.tenants().named(tenant)?;
-        self.tokens.hold(self.gatekeeper.policy.operator_permit(tenant), time);
-        Some(())
+        Some(self.tokens.hold(self.gatekeeper.policy.operator_permit(tenant), order))
     }
 
     /// The number of cached tokens.

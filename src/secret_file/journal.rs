@@ -24,8 +24,8 @@ pub struct Journal {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum JournalEntry {
-    /// The rotation of the secret of this tenant has begun.
-    Begun(String),
+    /// The rotation of the secret of this tenant has begun, by this administrator.
+    Begun { tenant: String, subject: String },
     /// Bold BI is asked for a new secret from now on, with this token. The token reads the new
     /// secret back if the reply is lost, when the old secret gives no token any more.
     Asked(Zeroizing<String>),
@@ -41,36 +41,48 @@ pub enum JournalError {
     #[error("another `boldgate rotate` is under way: it holds `{}`", .0.display())]
     UnderWay(PathBuf),
     /// No rotation has begun.
-    #[error("there is no rotation to resume: there is no `{}`; of two secrets, `--position 2` is the second", .0.display())]
+    #[error("there is no rotation to resume: there is no `{}`", .0.display())]
     Nothing(PathBuf),
+    /// Something else has its name.
+    #[error("`{}`, where the journal of a rotation would be, is no plain file", .0.display())]
+    Foreign(PathBuf),
     /// It cannot be read or written.
     #[error("the journal `{}` cannot be used: {}", .0.display(), .1)]
     Unusable(PathBuf, #[source] io::Error),
 }
 
 impl Journal {
-    /// Begins the journal of the rotation of `secret`, of the tenant of this name.
+    /// The reason why no rotation of `secret` can begin, unless another one is under way.
+    pub fn obstacle(secret: &Path) -> Option<JournalError> {
+        let path = journal_of(secret);
+        if is_foreign(&path) {
+            return Some(JournalError::Foreign(path));
+        }
+        is_unfinished(secret).then_some(JournalError::Unfinished(path))
+    }
+
+    /// Begins the journal of the rotation of `secret`, of the tenant of this name, by this
+    /// administrator.
     ///
     /// # Errors
     /// When there is one already, or it cannot be written.
-    pub fn begin(secret: &Path, tenant: &str) -> Result<Self, JournalError> {
+    pub fn begin(secret: &Path, tenant: &str, subject: &str) -> Result<Self, JournalError> {
         let path = journal_of(secret);
         let mut options = OpenOptions::new();
         let opened = options.read(true).append(true).create_new(true).mode(0o600).open(&path);
         let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(if is_unfinished(secret) {
-                    JournalError::Unfinished(path)
-                } else {
-                    JournalError::UnderWay(path)
-                });
+                return Err(Self::obstacle(secret).unwrap_or(JournalError::UnderWay(path)));
             }
             Err(error) => return Err(JournalError::Unusable(path, error)),
         };
         let mut journal = Self { path, secret: secret.to_owned(), file };
         let begun = journal.lock().and_then(|()| {
-            journal.add(&JournalEntry::Begun(tenant.to_owned()))?;
+            journal.add(&JournalEntry::Begun {
+                tenant: tenant.to_owned(),
+                subject: subject.to_owned(),
+            })?;
             sync_folder(secret)
         });
         if let Err(error) = begun {
@@ -88,6 +100,9 @@ impl Journal {
     /// When there is none, another process holds it, or it cannot be read.
     pub fn resume(secret: &Path) -> Result<Self, JournalError> {
         let path = journal_of(secret);
+        if is_foreign(&path) {
+            return Err(JournalError::Foreign(path));
+        }
         let file = match OpenOptions::new().read(true).append(true).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -112,13 +127,25 @@ impl Journal {
 
     /// Whether Bold BI may have been asked, and the token for that; `None` if it was not.
     pub fn token(&mut self) -> Option<Zeroizing<String>> {
+        self.find(|entry| match entry {
+            JournalEntry::Asked(token) => Some(token),
+            JournalEntry::Begun { .. } => None,
+        })
+    }
+
+    /// The administrator who began; `None` if that cannot be read.
+    pub fn begun_by(&mut self) -> Option<String> {
+        self.find(|entry| match entry {
+            JournalEntry::Begun { subject, .. } => Some(subject),
+            JournalEntry::Asked(_) => None,
+        })
+    }
+
+    fn find<T>(&mut self, wanted: impl Fn(JournalEntry) -> Option<T>) -> Option<T> {
         let mut text = Zeroizing::new(String::new());
         self.file.rewind().ok()?;
         (&self.file).take(MAX_JOURNAL).read_to_string(&mut text).ok()?;
-        text.lines().find_map(|line| match serde_json::from_str(line) {
-            Ok(JournalEntry::Asked(token)) => Some(token),
-            _ => None,
-        })
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).find_map(wanted)
     }
 
     /// Removes the journal, and the file that no rotation needs any more.
@@ -153,10 +180,24 @@ impl Journal {
 
 /// Whether a rotation of `secret` has begun, and its process has ended without ending it.
 pub fn is_unfinished(secret: &Path) -> bool {
-    match File::open(journal_of(secret)) {
+    let path = journal_of(secret);
+    match File::open(&path) {
+        _ if is_foreign(&path) => false,
         Ok(file) => !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
-        Err(error) => error.kind() != io::ErrorKind::NotFound && journal_of(secret).exists(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound && path.exists(),
     }
+}
+
+/// Whether another process rotates `secret` at the moment.
+pub fn is_under_way(secret: &Path) -> bool {
+    File::open(journal_of(secret))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Whether there is something at the path of a journal that is no journal, such as a link that
+/// leads nowhere, or a folder.
+fn is_foreign(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|known| !known.is_file())
 }
 
 /// Looks for unfinished rotations of thousands of secrets.
@@ -171,12 +212,20 @@ impl Default for Journals {
 impl Journals {
     /// The same as [`is_unfinished`].
     pub fn is_unfinished(&mut self, secret: &Path) -> bool {
+        self.may_have(secret) && is_unfinished(secret)
+    }
+
+    /// The same as [`Journal::obstacle`].
+    pub fn obstacle(&mut self, secret: &Path) -> Option<JournalError> {
+        if self.may_have(secret) { Journal::obstacle(secret) } else { None }
+    }
+
+    fn may_have(&mut self, secret: &Path) -> bool {
         let journal = journal_of(secret);
-        let may_be = match (journal.parent(), journal.file_name()) {
+        match (journal.parent(), journal.file_name()) {
             (Some(folder), Some(name)) => self.0.may_have(folder, name),
             _ => true,
-        };
-        may_be && is_unfinished(secret)
+        }
     }
 }
 

@@ -381,9 +381,7 @@ impl Exchanges {
         // Others use the budget while this one waits.
         drop(guard);
         let error = Arc::new(error);
-        let is_held = purpose != Purpose::Refresh
-            && error.kind.is_about_secret()
-            && self.holds.refused(permit, &error);
+        let is_held = error.kind.is_about_secret() && self.holds.refused(permit, &error, purpose);
         if is_held {
             self.while_held(permit).await?;
         }

@@ -2,14 +2,15 @@
 //! refused a secret that it accepted before, or because an operator said so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::ExchangeError;
 use super::by_tenant::{ByTenant, TenantRecord};
+use super::{ExchangeError, Purpose};
 use crate::policy::Permit;
 use crate::tenant::{Credential, Grant};
 
@@ -18,6 +19,8 @@ pub(super) struct Holds {
     tenants: Mutex<ByTenant<TenantHold>>,
     /// Changes with each new configuration and each end of an ordered hold.
     changes: watch::Sender<()>,
+    /// The number of the hold that was ordered last.
+    last_ordered: AtomicU64,
 }
 
 struct TenantHold {
@@ -34,8 +37,7 @@ struct TenantHold {
 #[derive(Default)]
 struct Waits {
     refused: Option<RefusedSecret>,
-    /// The version of the credential that an operator replaces, and the end of that hold.
-    ordered: Option<(u64, Instant)>,
+    ordered: Option<OrderedHold>,
     /// When a user who can be compared with others was looked for last.
     sought: Option<Instant>,
 }
@@ -44,6 +46,24 @@ impl TenantRecord for TenantHold {
     fn permit(&self) -> &Permit {
         &self.permit
     }
+}
+
+/// A hold that an operator ordered.
+#[derive(Clone, Copy)]
+struct OrderedHold {
+    number: u64,
+    /// The version of the credential that the operator replaces: the hold ends with it.
+    version: u64,
+    until: Instant,
+}
+
+/// An operator's order about exchanges by the present secret of a tenant.
+#[derive(Clone, Copy, Debug)]
+pub enum HoldOrder {
+    /// They wait for another secret, for this time at most.
+    Hold(Duration),
+    /// They wait no longer, if the hold of this number is on; `None` for any.
+    Release(Option<u64>),
 }
 
 /// The window of a secret that would be refused now.
@@ -67,12 +87,8 @@ impl TenantHold {
     }
 
     fn is_ordered(&self, version: u64) -> Option<Instant> {
-        let (_, until) = self
-            .waits
-            .as_ref()?
-            .ordered
-            .filter(|(of, end)| *of == version && Instant::now() < *end)?;
-        Some(until)
+        let ordered = self.waits.as_ref()?.ordered?;
+        (ordered.version == version && Instant::now() < ordered.until).then_some(ordered.until)
     }
 
     fn has_accepted(&self, version: u64) -> bool {
@@ -110,7 +126,8 @@ pub(super) enum Hold {
 
 impl Holds {
     pub(super) fn new() -> Self {
-        Self { tenants: Mutex::default(), changes: watch::channel(()).0 }
+        let changes = watch::channel(()).0;
+        Self { tenants: Mutex::default(), changes, last_ordered: AtomicU64::new(0) }
     }
 
     /// Notes that the server accepted the secret of `permit`.
@@ -178,18 +195,29 @@ impl Holds {
     pub(super) fn would_hold(&self, permit: &Permit) -> bool {
         let credential = &permit.tenant().credential;
         let tenants = self.tenants.lock();
-        tenants.get(&permit.tenant().name).is_some_and(|hold| hold.window(credential).is_some())
+        tenants.get(&permit.tenant().name).is_some_and(|hold| {
+            hold.is_ordered(credential.version).is_some() || hold.window(credential).is_some()
+        })
     }
 
     /// The server refused the secret of `permit` with `error`. Returns `true` if the exchange waits
-    /// for another secret: in the one window of this version of the secret, and only if the server
-    /// has accepted it before. A wrong secret of a new tenant never waits.
-    pub(super) fn refused(&self, permit: &Permit, error: &Arc<ExchangeError>) -> bool {
+    /// for another secret: while an operator ordered it, for requests may wait for a refresh, too;
+    /// or in the one window of this version of the secret, and only if the server has accepted it
+    /// before. A wrong secret of a new tenant never waits, and no refresh begins the window.
+    pub(super) fn refused(
+        &self,
+        permit: &Permit,
+        error: &Arc<ExchangeError>,
+        purpose: Purpose,
+    ) -> bool {
         let credential = &permit.tenant().credential;
         let mut tenants = self.tenants.lock();
         let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return false };
         if hold.is_ordered(credential.version).is_some() {
             return true;
+        }
+        if purpose == Purpose::Refresh {
+            return false;
         }
         let until = match hold.window(credential) {
             None => return false,
@@ -222,13 +250,28 @@ impl Holds {
         }
     }
 
-    /// Lets exchanges by the credential of `permit` wait for `time` from now on, or no longer if
-    /// that is zero.
-    pub(super) fn order(&self, permit: &Permit, time: Duration) {
-        let version = permit.tenant().credential.version;
-        let ordered = (!time.is_zero()).then(|| (version, Instant::now() + time));
-        self.change(permit, |hold| hold.waits().ordered = ordered);
+    /// Carries out an order about exchanges by the credential of `permit`. Returns the number of
+    /// the hold that has begun; `None` if none has.
+    pub(super) fn order(&self, permit: &Permit, order: HoldOrder) -> Option<u64> {
+        let number = match order {
+            HoldOrder::Hold(time) => {
+                let number = self.last_ordered.fetch_add(1, Ordering::Relaxed) + 1;
+                let version = permit.tenant().credential.version;
+                let until = Instant::now() + time;
+                let ordered = OrderedHold { number, version, until };
+                self.change(permit, |hold| hold.waits().ordered = Some(ordered));
+                Some(number)
+            }
+            HoldOrder::Release(meant) => {
+                self.change(permit, |hold| {
+                    let ordered = &mut hold.waits().ordered;
+                    *ordered = ordered.filter(|on| meant.is_some_and(|meant| meant != on.number));
+                });
+                None
+            }
+        };
         self.changes.send_replace(());
+        number
     }
 
     /// Lets all that wait look at the new configuration. Forgets the tenants that are not `still`

@@ -2,9 +2,9 @@
 //! token wait for.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use super::exchanges::{EmbedLookup, Exchanges, Joined};
+use super::holds::HoldOrder;
 use super::refresh::Refresher;
 use super::suspend::SuspendClock;
 use super::{AccessToken, Initiator, NoToken, Purpose, TokenExchange};
@@ -173,10 +173,10 @@ impl TokenSource {
         Ok(Renewal { token, is_new })
     }
 
-    /// Lets exchanges by the credential of `permit` wait for another secret, for `time` at most; or
-    /// no longer, if that is zero. Cached tokens serve on.
-    pub fn hold(&self, permit: &Permit, time: Duration) {
-        self.exchanges.hold(permit, time);
+    /// Lets exchanges by the credential of `permit` wait for another secret, or no longer. Cached
+    /// tokens serve on. Returns the number of the hold that has begun, if one has.
+    pub fn hold(&self, permit: &Permit, order: HoldOrder) -> Option<u64> {
+        self.exchanges.hold(permit, order)
     }
 
     /// The server's reply to an embed call, for a page.

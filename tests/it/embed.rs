@@ -24,6 +24,7 @@ mod pages;
 mod phrases;
 mod real_sdk;
 mod rotation;
+mod rotation_command;
 mod sdk;
 mod secrets;
 mod spellings;

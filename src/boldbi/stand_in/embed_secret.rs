@@ -19,6 +19,8 @@ pub enum GenerateReply {
     Ignored,
     /// The secret is generated, and the response is a failure of a proxy in between.
     BadGateway,
+    /// The secret is generated, and the response says in words that it is not.
+    InWords,
 }
 
 /// The response to a request for an embed secret; `None` if it is for something else.
@@ -61,6 +63,7 @@ async fn generate(shared: &SharedState, site: Option<&str>) -> Response<StandInB
     match reply {
         GenerateReply::Current => respond::json(StatusCode::OK, &success(&secret)),
         GenerateReply::Lost | GenerateReply::Ignored => std::future::pending().await,
+        GenerateReply::InWords => respond::json(StatusCode::OK, &failure()),
         GenerateReply::BadGateway => respond::page(StatusCode::BAD_GATEWAY),
     }
 }
@@ -76,6 +79,11 @@ fn read(shared: &SharedState, site: Option<&str>) -> Response<StandInBody> {
 
 fn success(secret: &str) -> Value {
     json!({"ApiStatus": true, "Data": secret, "Status": true, "StatusMessage": "x"})
+}
+
+fn failure() -> Value {
+    let words = "The license has ended.";
+    json!({"ApiStatus": true, "Data": null, "Status": false, "StatusMessage": words})
 }
 
 /// The users whose names begin like this are administrators.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::super::NoToken;
-use super::super::holds::Hold;
+use super::super::holds::{Hold, HoldOrder};
+use super::super::{NoToken, Purpose};
 use super::comparison::Compared;
 use super::{Active, Exchanges, revoked};
 use crate::policy::Permit;
@@ -49,10 +49,10 @@ impl Exchanges {
         }
     }
 
-    /// Lets exchanges by the credential of `permit` wait for another secret, for `time` at most; or
-    /// no longer, if that is zero.
-    pub(in super::super) fn hold(&self, permit: &Permit, time: Duration) {
-        self.holds.order(permit, time);
+    /// Lets exchanges by the credential of `permit` wait for another secret, or no longer. Returns
+    /// the number of the hold that has begun, if one has.
+    pub(in super::super) fn hold(&self, permit: &Permit, order: HoldOrder) -> Option<u64> {
+        self.holds.order(permit, order)
     }
 
     /// Whether the embed call of `permit`, which the server has just refused, waits for another
@@ -77,7 +77,7 @@ impl Exchanges {
             }
             match self.ask_another(active, permit, refused_at).await {
                 Compared::Refused(error) if error.kind.is_about_secret() => {
-                    self.holds.refused(permit, &error)
+                    self.holds.refused(permit, &error, Purpose::Comparison)
                 }
                 _ => false,
             }

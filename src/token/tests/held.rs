@@ -162,7 +162,7 @@ async fn an_ordered_hold_stops_exchanges_and_ends_by_itself_by_an_order_or_by_a_
     held.script.becomes(new_tokens(HOUR));
     let before = held.script.calls();
     // By itself.
-    held.source.hold(&held.own, HOLD);
+    let first = held.source.hold(&held.own, HoldOrder::Hold(HOLD));
     let asked = held.ask("b@example.com");
     sleep(HOLD.saturating_sub(SECOND)).await;
     assert_eq!(held.script.calls(), before);
@@ -171,15 +171,20 @@ async fn an_ordered_hold_stops_exchanges_and_ends_by_itself_by_an_order_or_by_a_
     result.unwrap();
     assert!(took >= HOLD && took < HOLD + SECOND, "{took:?}");
     // By an order.
-    held.source.hold(&held.own, HOLD);
+    let before = held.script.calls();
+    let second = held.source.hold(&held.own, HoldOrder::Hold(HOLD));
     let asked = held.ask("c@example.com");
     sleep(SECOND).await;
-    held.source.hold(&held.own, Duration::ZERO);
+    assert_eq!(held.source.hold(&held.own, HoldOrder::Release(first)), None);
+    sleep(SECOND).await;
+    assert_eq!(held.script.calls(), before, "the order to end a hold before is not about this one");
+    assert_ne!((first, second), (None, second), "each hold has a number");
+    assert_eq!(held.source.hold(&held.own, HoldOrder::Release(second)), None);
     let (took, result) = asked.await.unwrap();
     result.unwrap();
-    assert!(took < 2 * SECOND, "{took:?}");
+    assert!(took < 3 * SECOND, "{took:?}");
     // By a new secret.
-    held.source.hold(&held.own, HOLD);
+    held.source.hold(&held.own, HoldOrder::Hold(HOLD));
     let asked = held.ask("d@example.com");
     sleep(SECOND).await;
     let own = held.activate(1);

@@ -15,34 +15,50 @@ use crate::support::process::{Process, run};
 use crate::support::reloads::{log_line, log_lines};
 use crate::support::waiting::{becomes, until};
 
+/// Users who may ask for data.
+pub(super) const USERS: usize = 3000;
+
+/// The name of one of them.
+pub(super) fn user(number: usize) -> String {
+    format!("u{number}@acme.example")
+}
+
 const NEW: &str = "canary-a-new-secret";
 const WAITS: &str = "the server refuses the secret of a tenant that it accepted before";
 
 /// A gateway over files, whose tenant `acme` embeds.
-struct Rotated {
-    upstream: StandIn,
-    files: Files,
-    provider: Provider,
-    gateway: Process,
+pub(super) struct Rotated {
+    pub(super) upstream: StandIn,
+    pub(super) files: Files,
+    pub(super) provider: Provider,
+    pub(super) gateway: Process,
 }
 
 impl Rotated {
     /// With these settings of `embed` and these lines of the credential.
-    async fn new(embed: &str, credential: &str) -> Self {
-        let users = [
+    pub(super) async fn new(embed: &str, credential: &str) -> Self {
+        Self::with_admin(embed, credential, "{ address: \"127.0.0.1:0\" }").await
+    }
+
+    /// The same with this section `admin`.
+    pub(super) async fn with_admin(embed: &str, credential: &str, admin: &str) -> Self {
+        let many: Vec<_> = (0..USERS).map(user).collect();
+        let mut users = vec![
             ("jane@acme.example", UserSource::AzureAd),
             ("svc@acme.example", UserSource::Local),
             ("admin@acme.example", UserSource::Local),
         ];
+        users.extend(many.iter().map(|user| (&**user, UserSource::Local)));
         let mut acme = site(Some("acme"), &users);
         acme.embed_secret = CANARY_SECRET.into();
         let (upstream, files, provider) =
             (stand_in(vec![acme]).await, Files::new(), Provider::new());
         files.write("secret", CANARY_SECRET);
         files.write("other", "canary-another-secret-0123456789");
+        files.write("admin-token", "canary-admin-token-0123456789");
         let text = format!(
             "listeners: [ {{ address: \"127.0.0.1:0\", callers: required }} ]
-admin: {{ address: \"127.0.0.1:0\" }}
+admin: {admin}
 audit: {{ to: FOLDER/audit }}
 servers: {{ main: {{ url: \"{}\" }} }}
 tenants:
@@ -90,8 +106,21 @@ callers:
         self.post(user, AUTHORIZE, &json!({ "embedQuerString": query() }).to_string()).await
     }
 
-    async fn jane(&self) -> Response {
+    pub(super) async fn jane(&self) -> Response {
         self.embed("jane@acme.example").await
+    }
+
+    /// Runs `boldgate rotate`, which must succeed. Returns its notes.
+    pub(super) async fn rotate(&self, more: &[&'static str]) -> String {
+        let config = self.files.path("boldgate.yaml").display().to_string();
+        let more = more.to_vec();
+        let command = spawn_blocking(move || {
+            let subject = ["--admin-subject", "admin@acme.example", "--config", &config];
+            run(&[&["rotate", "acme"][..], &subject, &more].concat())
+        });
+        let ended = command.await.unwrap();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.stderr
     }
 
     /// Rotates the secret in Bold BI alone.
@@ -100,7 +129,7 @@ callers:
     }
 
     /// Waits until the secret can be told from a user by an exchange, as it can after a moment.
-    async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         until(|| self.upstream.token_requests() >= 1).await;
         let lines = audit_lines(&self.files.path("audit"), "exchange", 1).await;
         assert_eq!(lines[0]["boldgate.purpose"], "comparison");
@@ -108,11 +137,15 @@ callers:
     }
 }
 
-const HELD: &str = "      hold: 30s\n      embed_secret: { file: FOLDER/secret }\n";
+pub(super) const HELD: &str = "      hold: 30s\n      embed_secret: { file: FOLDER/secret }\n";
 
 /// Calls one endpoint after the other until `stop`, each for another dashboard. Returns the calls
 /// that failed.
-async fn flow(rotated: Arc<Rotated>, stop: Arc<AtomicBool>, made: Arc<AtomicUsize>) -> Vec<String> {
+pub(super) async fn flow(
+    rotated: Arc<Rotated>,
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
+) -> Vec<String> {
     let mut failed = Vec::new();
     while !stop.load(SeqCst) {
         let number = made.fetch_add(1, SeqCst);
@@ -160,13 +193,7 @@ async fn a_rotation_under_a_steady_flow_of_embed_calls_fails_none() {
         calls(8).await;
         // By the command.
         for _ in 0..2 {
-            let config = rotated.files.path("boldgate.yaml").display().to_string();
-            let command = spawn_blocking(move || {
-                let subject = ["--admin-subject", "admin@acme.example", "--config", &config];
-                run(&[&["rotate", "acme"][..], &subject].concat())
-            });
-            let ended = command.await.unwrap();
-            assert_eq!(ended.code, Some(0), "{ended:?}");
+            rotated.rotate(&[]).await;
             calls(8).await;
         }
         stop.store(true, SeqCst);

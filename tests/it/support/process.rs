@@ -62,7 +62,7 @@ impl Process {
     /// `boldgate serve` with this configuration, once it is ready.
     pub fn serve(config: &str) -> Self {
         let process = Self::start(boldgate(&["serve", "--config", config]));
-        process.ready();
+        process.stderr(|text| text.contains("boldgate is ready"));
         process
     }
 
@@ -98,7 +98,10 @@ impl Process {
 
     /// The address of its first listener.
     pub fn address(&self) -> SocketAddr {
-        self.ready().0[0].parse().unwrap()
+        self.stderr(|text| text.contains("boldgate is ready"));
+        let log = self.log();
+        let listening = log.iter().find(|line| line["message"] == "listening").unwrap();
+        listening["address"].as_str().unwrap().parse().unwrap()
     }
 
     pub fn id(&self) -> u32 {
