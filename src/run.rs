@@ -47,6 +47,7 @@ use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
 use log_destinations::LogDestinations;
 use restart_only::RestartOnly;
+pub use rotations::unfinished_rotation;
 use socket::Socket;
 use socket_file::{AccessChanges, SocketFile};
 use start_error::bind_error;

@@ -75,7 +75,7 @@ impl Controls {
         match command {
             AdminCommand::RefreshToken { tenant } => {
                 let turn = self.exchanges.try_acquire().map_err(|_| ActionFailure::busy())?;
-                let refreshed = refresh_token(&gateway, tenant).await;
+                let refreshed = refresh_token(&gateway, tenant, &self.telemetry).await;
                 drop(turn);
                 refreshed
             }
@@ -393,7 +393,11 @@ fn of_fleet(message: String, told: Option<bool>) -> ActionSuccess {
     }
 }
 
-async fn refresh_token(gateway: &Gateway, tenant: &str) -> Result<ActionSuccess, ActionFailure> {
+async fn refresh_token(
+    gateway: &Gateway,
+    tenant: &str,
+    telemetry: &Telemetry,
+) -> Result<ActionSuccess, ActionFailure> {
     let known = gateway.tenants().named(tenant);
     match known.and_then(|known| gateway.disabled_by(known)) {
         Some(DisabledBy::Configuration) => {
@@ -426,7 +430,8 @@ async fn refresh_token(gateway: &Gateway, tenant: &str) -> Result<ActionSuccess,
                 "overloaded" | "configuration_changed" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_GATEWAY,
             };
-            let hint = boldbi::hint(&error.cause);
+            let command = telemetry.unfinished_rotations.command(tenant);
+            let hint = boldbi::hint_in_rotation(&error.cause, command.as_deref());
             Err(ActionFailure::new(status, code, error.to_string(), hint))
         }
     }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use http::StatusCode;
 use rustls::{AlertDescription, InvalidMessage};
 
-use super::reply;
+use super::{embed_faults, reply};
 use crate::descriptors;
 use crate::http1::ResponseError;
 use crate::outbound::TunnelFault;
@@ -183,7 +183,9 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
-        ExchangeErrorKind::EmbedRefused { status, by, .. } => embed_refused(*status, by.accepted),
+        ExchangeErrorKind::EmbedRefused { status, fault, by } => {
+            embed_faults::hint(*status, fault, by.accepted)
+        }
         ExchangeErrorKind::SubjectUnknown { .. } => {
             "add the user to the site in Bold BI, or correct the mapping; the audit log has the name"
         }
@@ -248,35 +250,6 @@ pub fn is_about_tenant(error: &ExchangeError) -> bool {
             | ExchangeErrorKind::SecretUnreadable
             | ExchangeErrorKind::TokenEnded
     )
-}
-
-/// The remedy. `accepted`: Bold BI took the secret before.
-fn embed_refused(status: u16, accepted: bool) -> &'static str {
-    match status {
-        200 if accepted => {
-            "open the dashboard in Bold BI as this user; if all embed calls of the tenant fail, the \
-             embed secret, which Bold BI took before, may have been rotated there: write the new one \
-             to its place"
-        }
-        400 | 401 | 403 if accepted => {
-            "Bold BI took this embed secret before: if it was rotated there, write the new one to its \
-             place; otherwise check the rights of the user, that embedding is on (Settings > Embed), \
-             and that the clocks here and at Bold BI agree"
-        }
-        200 => {
-            "open the dashboard in Bold BI as this user, and check that embedding is on: Settings > \
-             Embed; `embed.via: json` needs Bold BI 14.1 or later"
-        }
-        400 | 401 | 403 => {
-            "check that the embed secret is this site's, that embedding is on (Settings > Embed), and \
-             that the clocks here and at Bold BI agree"
-        }
-        404 | 405 | 501 => {
-            "check the server's `url`, its port included, and `site`; `embed.via: json` needs Bold BI 14.1 \
-             or later"
-        }
-        _ => "look into Bold BI's own logs, and those of proxies in between, at this time",
-    }
 }
 
 fn refused(status: u16, grant: Grant) -> &'static str {

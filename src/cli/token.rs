@@ -4,8 +4,9 @@ use tokio::time::Instant;
 
 use super::named_tenant::{DISABLED, disabled_to_do, no_such_tenant};
 use super::{ConfigFile, Failure, output, print, runtime};
-use crate::boldbi::{BoldBi, InTurn, hint, token_claims};
+use crate::boldbi::{BoldBi, InTurn, hint_in_rotation, token_claims};
 use crate::config::Settings;
+use crate::run::unfinished_rotation;
 use crate::tenant::Tenant;
 use crate::token::AccessToken;
 
@@ -42,7 +43,9 @@ impl TokenCommand {
         }
         let token = result.map_err(|error| Failure::Other {
             what: error.to_string(),
-            hint: Some(hint(&error).to_owned()),
+            hint: Some(
+                hint_in_rotation(&error, unfinished_rotation(tenant).as_deref()).into_owned(),
+            ),
         })?;
         if tenant.credential.has_two_secrets() {
             print(&format!("position:      {}", position.number()))?;

@@ -34,9 +34,13 @@ pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Teleme
         // A file system may hang: then the last answer stays.
         let looked = spawn_blocking(move || threads.run(move || unfinished(&gateway)));
         if let Ok(Ok(found)) = looked.await {
-            let mut tenants: Vec<_> = found.keys().map(|(tenant, _)| tenant.clone()).collect();
-            tenants.dedup();
-            telemetry.unfinished_rotations.found(tenants);
+            // Of two secrets of a tenant, the first is ended first.
+            let mut rotations: Vec<_> = found
+                .keys()
+                .map(|(tenant, number)| (tenant.clone(), resume_command(tenant, *number)))
+                .collect();
+            rotations.dedup_by(|second, first| second.0 == first.0);
+            telemetry.unfinished_rotations.found(rotations);
             log(&known, &found);
             known = found;
         }
@@ -48,9 +52,7 @@ pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Teleme
 fn log(known: &Unfinished, found: &Unfinished) {
     let new = || found.iter().filter(|(key, path)| known.get(key) != Some(path));
     for ((tenant, number), path) in new().take(MAX_LINES) {
-        let position = if *number == 1 { " --position 2" } else { "" };
-        let hint =
-            format!("`boldgate rotate {tenant} --admin-subject USER --resume{position}` ends it");
+        let hint = format!("`{}` ends it", resume_command(tenant, *number));
         tracing::warn!(
             boldgate.tenant = tenant,
             path = %path.display(),
@@ -71,6 +73,18 @@ fn log(known: &Unfinished, found: &Unfinished) {
             "the rotation of the secret of a tenant has ended"
         );
     }
+}
+
+/// The command that ends the rotation of a tenant's secret, if one has begun and not ended.
+pub fn unfinished_rotation(tenant: &Tenant) -> Option<String> {
+    let ((name, number), _) = journals_of(tenant, &mut Journals::default()).next()?;
+    Some(resume_command(&name, number))
+}
+
+/// The command that ends the rotation of the secret with this number, from 0.
+fn resume_command(tenant: &str, number: usize) -> String {
+    let position = if number == 1 { " --position 2" } else { "" };
+    format!("boldgate rotate {tenant} --admin-subject USER --resume{position}")
 }
 
 /// The journals beside the secrets of all tenants.

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::Readiness;
+use crate::boldbi::hint_in_rotation;
 use crate::gateway::Gateway;
 
 use super::generation::Generation;
+use super::rotations::unfinished_rotation;
 
 /// Fetches the tokens of the tenants to warm up, then reports the gateway as ready. If that takes
 /// too long, it is ready without them, and the fetching continues. While the secret of one of these
@@ -48,8 +50,11 @@ pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinS
             match gateway.warm_up(tenant).await {
                 // A reload has changed the tenant and fetches its token.
                 Err(error) if !error.is_permit_revoked() => {
-                    let hint = crate::boldbi::hint(&error.cause);
-                    let tenant = &tenant.name;
+                    let of = Arc::clone(tenant);
+                    let command = spawn_blocking(move || unfinished_rotation(&of)).await;
+                    let command = command.ok().flatten();
+                    let hint = hint_in_rotation(&error.cause, command.as_deref());
+                    let (hint, tenant) = (&*hint, &tenant.name);
                     tracing::warn!(boldgate.tenant = %tenant, hint, "no token to warm up: {error}");
                 }
                 _ => (),

@@ -16,6 +16,7 @@ use crate::support::stand_in::{site, stand_in};
 
 mod browser;
 mod budget;
+mod in_rotation;
 mod masked;
 mod network;
 mod operators;
@@ -39,7 +40,7 @@ struct Setup {
     provider: Provider,
     key: ApiKey,
     config: String,
-    _files: Files,
+    files: Files,
 }
 
 const DASHBOARD: &str = "c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff";
@@ -121,7 +122,7 @@ tenants:
         let config = config.edit_all("SECRET_FILE", &secret);
         let config = config.edit_any("JWKS", &provider.jwks.path().display().to_string());
         let gateway = Gateway::start(&config);
-        Self { stand_in, gateway, provider, key, config, _files: files }
+        Self { stand_in, gateway, provider, key, config, files }
     }
 
     /// The header line with a JWT of Jane's, with more claims.

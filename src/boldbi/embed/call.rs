@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::signed::{self, Stamp};
 use super::{json, reply};
+use crate::boldbi::embed_faults::REFUSAL;
 use crate::boldbi::embed_url;
 use crate::boldbi::exchange::{BoldBi, failed, unreachable};
 use crate::boldbi::reply::Asked;
@@ -84,7 +85,7 @@ impl BoldBi {
             return Err(another);
         }
         let is_refusal =
-            matches!(token, Err(ExchangeErrorKind::EmbedRefused { fault: reply::REFUSAL, .. }));
+            matches!(token, Err(ExchangeErrorKind::EmbedRefused { fault: REFUSAL, .. }));
         let body = Bytes::from_owner(body);
         let reply = EmbedReply { content_type, body, is_refusal, secret: None };
         Ok(EmbedAnswer { reply, token })

@@ -8,6 +8,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::boldbi::embed_faults::{
+    COMPRESSED, EMPTY, HTML, NO_JSON, NO_TOKEN, NOT_THERE, NOT_THERE_PAGE, REFUSAL,
+};
 use crate::boldbi::reply::{self, Asked, is_html};
 use crate::fetch;
 use crate::invisible::without_byte_order_mark;
@@ -21,7 +24,7 @@ use crate::token::{AccessToken, EmbedSigner, ExchangeErrorKind, NamedUser};
 pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Result<(), ExchangeErrorKind> {
     let fault = match status.as_u16() {
         200 if is_html(headers) => HTML,
-        200 if fetch::coding(headers).is_some() => "it is compressed, which was not asked for",
+        200 if fetch::coding(headers).is_some() => COMPRESSED,
         200 => return Ok(()),
         300..=399 => "it is a redirect, and the gateway follows none",
         404 | 405 | 501 if is_html(headers) => NOT_THERE_PAGE,
@@ -43,9 +46,9 @@ pub(super) fn body(
 ) -> Result<HeaderValue, ExchangeErrorKind> {
     let text = without_byte_order_mark(body).trim_ascii();
     let fault = match text {
-        [] => "it is empty",
+        [] => EMPTY,
         [b'<', ..] => HTML,
-        _ if serde_json::from_slice::<IgnoredAny>(text).is_err() => "it is not valid JSON",
+        _ if serde_json::from_slice::<IgnoredAny>(text).is_err() => NO_JSON,
         _ if holds(text, secret) => "it repeats the embed secret",
         _ => {
             let sent = headers.get(CONTENT_TYPE).cloned();
@@ -94,12 +97,3 @@ pub(super) fn refused(status: StatusCode, fault: &'static str) -> ExchangeErrorK
     let by = EmbedSigner::default();
     ExchangeErrorKind::EmbedRefused { status: status.as_u16(), fault, by }
 }
-
-/// The fault of a reply by which Bold BI refuses the user or the dashboard.
-pub(super) const REFUSAL: &str =
-    "its `Status` is not true: Bold BI refused the user or the dashboard";
-const HTML: &str = "it is a web page (HTML)";
-const NOT_THERE_PAGE: &str =
-    "it is a web server's page (HTML): no embed endpoint of Bold BI is there";
-const NOT_THERE: &str = "no embed endpoint of Bold BI is there, or not for this method";
-const NO_TOKEN: &str = "it has no usable `access_token`";

@@ -7,7 +7,8 @@ use std::path::Path;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::boldbi::{ConnectionFault, Probe, hint};
+use crate::boldbi::{ConnectionFault, Probe, hint, hint_in_rotation};
+use crate::run::unfinished_rotation;
 use crate::tenant::{Grant, Tenant};
 use crate::token::{ExchangeError, ExchangeErrorKind};
 
@@ -43,7 +44,7 @@ pub(super) async fn explained(
              or a size limit",
             now()
         ),
-        _ => hint(error).to_owned(),
+        _ => hint_in_rotation(error, unfinished_rotation(tenant).as_deref()).into_owned(),
     };
     (error.to_string(), to_do)
 }

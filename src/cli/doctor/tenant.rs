@@ -8,11 +8,12 @@ use super::quantity::span;
 use super::report::Steps;
 use crate::boldbi::embed::trial_order;
 use crate::boldbi::{
-    BoldBi, Exchanged, HARMLESS_ROUTE, INSTALLATION_ROUTE, InTurn, ProbeResponse, hint,
+    BoldBi, Exchanged, HARMLESS_ROUTE, INSTALLATION_ROUTE, InTurn, ProbeResponse, hint_in_rotation,
     is_about_tenant, token_claims,
 };
 use crate::embed::EmbedFault;
 use crate::policy::Permit;
+use crate::run::unfinished_rotation;
 use crate::tenant::{EmbedSettings, Grant, SecretPosition, Tenant};
 use crate::token::{AccessToken, EmbedAnswer, TokenExchange};
 
@@ -119,7 +120,11 @@ async fn embed(
             let found = format!("Bold BI gave no embed token for `{user}`: {kind}");
             steps.failed("embed", found, NO_EMBED_TOKEN);
         }
-        Err(error) => steps.failed("embed", error.to_string(), hint(&error)),
+        Err(error) => {
+            let command = unfinished_rotation(permit.tenant());
+            let to_do = hint_in_rotation(&error, command.as_deref());
+            steps.failed("embed", error.to_string(), to_do);
+        }
     }
 }
 

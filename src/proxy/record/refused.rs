@@ -1,6 +1,7 @@
 //! A refusal as its request's record has it: the audit line, the log line with its advice, and the
 //! outcome.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use http::{Method, StatusCode};
@@ -8,6 +9,7 @@ use tracing::field::display;
 
 use super::Record;
 use super::embed_hints::{class_hint, embed_hint};
+use crate::boldbi::hint_in_rotation;
 use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName, TriedIssuer};
 use crate::cors::UnlistedPage;
@@ -53,7 +55,8 @@ impl Record {
         self.outcome = if has_failed {
             let limiter = self.metrics.as_ref().map(|metrics| metrics.log_limiter());
             let limiter = limiter.unwrap_or_else(|| telemetry.no_tenant.log_limiter());
-            self.warn_once(Some(limiter), response.code, refusal, refusal.tried(), hint(refusal));
+            let hint = hint_of(refusal, telemetry);
+            self.warn_once(Some(limiter), response.code, refusal, refusal.tried(), hint.as_deref());
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. }
         | Refusal::Embed { .. }
@@ -199,6 +202,13 @@ impl Record {
             "{failure}"
         );
     }
+}
+
+/// The advice in the log line, which may be the command that ends a rotation.
+fn hint_of(refusal: &Refusal, telemetry: &Telemetry) -> Option<Cow<'static, str>> {
+    let Refusal::Exchange(error) = refusal else { return hint(refusal).map(Cow::Borrowed) };
+    let command = telemetry.unfinished_rotations.command(error.cause.tenant.as_str());
+    Some(hint_in_rotation(&error.cause, command.as_deref()))
 }
 
 /// The advice to operators in the log line of a refusal.

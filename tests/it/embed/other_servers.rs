@@ -74,3 +74,45 @@ async fn a_bold_bi_that_is_down_is_an_outage_of_embed_calls() {
     assert_eq!(codes[0], "embed_refused");
     assert!(codes.iter().any(|code| code == "token_endpoint_unavailable"), "{codes:?}");
 }
+
+/// A page of HTML with the status 200, as of a portal.
+fn portal(_: &Request) -> RawResponse {
+    let body = "<!DOCTYPE html><title>Sign in</title>";
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html";
+    let text = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    RawResponse { bytes: text.into_bytes(), keep: true }
+}
+
+fn redirect(_: &Request) -> RawResponse {
+    let head = "HTTP/1.1 302 Found\r\nLocation: https://bi.example/bi\r\nContent-Length: 0";
+    RawResponse { bytes: format!("{head}\r\n\r\n").into_bytes(), keep: true }
+}
+
+fn text(_: &Request) -> RawResponse {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2";
+    RawResponse { bytes: format!("{head}\r\n\r\nok").into_bytes(), keep: true }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_or_a_page_in_place_of_an_embed_reply_hints_at_the_url() {
+    let body = json!({ "embedQuerString": query() }).to_string();
+    let others = [
+        (Upstream::with_handler_for_all(portal).await, "by opening it in a browser"),
+        (Upstream::with_handler_for_all(redirect).await, "the redirect leads to"),
+        (Upstream::with_handler_for_all(text).await, "not from Bold BI's embed endpoint"),
+    ];
+    for (other, part) in others {
+        let setup = Setup::new().await;
+        let (gateway, _files) = process(&setup, &format!("http://{}/bi", other.address));
+        let refused = post(&gateway, &setup, AUTHORIZE, &body).await;
+        assert_eq!((refused.status, &*refused.code()), (502, "embed_refused"), "{part}");
+        let is_it = |line: &Value| line["boldgate.refusal"] == "embed_refused";
+        gateway.stderr(|_| gateway.log().iter().any(is_it));
+        let line = gateway.log().into_iter().find(is_it).unwrap();
+        let hint = line["hint"].as_str().unwrap();
+        assert!(hint.contains("server's `url`") && hint.contains(part), "{line}");
+        for wrong in ["14.1", "Bold BI's own logs", "token endpoint"] {
+            assert!(!hint.contains(wrong), "{wrong}: {line}");
+        }
+    }
+}

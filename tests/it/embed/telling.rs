@@ -105,13 +105,18 @@ async fn another_method_at_an_endpoint_is_told_that_it_takes_post() {
 }
 
 /// The gateway of a setup as a process of its own, whose log can be read.
-fn process(setup: &Setup) -> (Process, Files) {
+pub(super) fn process(setup: &Setup) -> (Process, Files) {
     let files = Files::new();
     files.write("boldgate.yaml", &setup.config);
     (files.serve(), files)
 }
 
-async fn post_to(process: &Process, listener: usize, lines: &str, body: &str) -> Response {
+pub(super) async fn post_to(
+    process: &Process,
+    listener: usize,
+    lines: &str,
+    body: &str,
+) -> Response {
     let address = process.ready().0[listener].parse().unwrap();
     let mut client = Client::connect(address).await;
     let length = body.len();
@@ -121,7 +126,7 @@ async fn post_to(process: &Process, listener: usize, lines: &str, body: &str) ->
 }
 
 /// The log line of a refused request.
-fn line_of(process: &Process, response: &Response) -> Value {
+pub(super) fn line_of(process: &Process, response: &Response) -> Value {
     let id = response.header("x-request-id")[0].to_owned();
     let is_it = |line: &Value| line["request.id"] == *id && line["boldgate.refusal"].is_string();
     process.stderr(|_| process.log().iter().any(is_it));
