@@ -67,6 +67,8 @@ pub(super) struct Record {
     outcome: RequestOutcome,
     refusal: Option<&'static str>,
     reason: Option<Reason>,
+    /// The cause of a refused embed call, in words.
+    embed_fault: Option<Box<str>>,
     /// SHA-256 of a verified client certificate that no caller has.
     certificate: Option<Box<str>>,
     body_received: u64,
@@ -139,6 +141,7 @@ impl Record {
             outcome: RequestOutcome::Served,
             refusal: None,
             reason: None,
+            embed_fault: None,
             certificate: None,
             body_received: 0,
             body_sent: 0,
@@ -456,6 +459,7 @@ impl Record {
             outcome: self.outcome,
             refusal: self.refusal,
             reason: self.reason.map(Reason::as_str),
+            embed_fault: self.embed_fault.as_deref(),
             token: self.token,
             replayed: self.replayed,
         });

@@ -54,6 +54,8 @@ pub struct AccessLine<'a> {
     pub refusal: Option<&'static str>,
     /// The reason of the refusal, where its code has more than one.
     pub reason: Option<&'static str>,
+    /// The cause of a refused embed call, in words. The only value in it is a dashboard's id.
+    pub embed_fault: Option<&'a str>,
     /// SHA-256 of a verified client certificate that no caller has.
     pub certificate: Option<&'a str>,
     /// The source of the token ([`TokenOrigin`](super::TokenOrigin)); `None` if none went up.
@@ -260,6 +262,7 @@ impl AccessLine<'_> {
         text_field(out, "boldgate.outcome", Some(self.outcome.as_str()));
         text_field(out, "boldgate.refusal", self.refusal);
         text_field(out, "boldgate.reason", self.reason);
+        text_field(out, "boldgate.embed_fault", self.embed_fault);
         text_field(out, "tls.client.hash.sha256", self.certificate);
         text_field(out, "boldgate.token", self.token);
         out.push_str(",\"boldgate.replayed\":");
@@ -375,6 +378,7 @@ mod tests {
             outcome: RequestOutcome::Served,
             refusal: None,
             reason: None,
+            embed_fault: None,
             certificate: None,
             token: Some("cache"),
             replayed: false,

@@ -74,6 +74,8 @@ pub enum AuditEvent<'a> {
         certificate: Option<&'a str>,
         /// The reason of the refusal, where its code has more than one.
         reason: Option<&'static str>,
+        /// The cause of a refused embed call, in words. The only value in it is a dashboard's id.
+        embed_fault: Option<&'a str>,
         /// The callers whose issuer a JWT that was refused names, and that issuer. They are not
         /// proven.
         tried: Option<(&'a str, &'a str)>,
@@ -259,12 +261,14 @@ impl AuditLine<'_> {
                 path,
                 certificate,
                 reason,
+                embed_fault,
                 tried,
                 class,
                 status,
                 embed,
             } => {
                 text_field(out, "boldgate.reason", *reason);
+                bounded_field(out, "boldgate.embed_fault", *embed_fault, MAX_FAULT);
                 name_field(out, "boldgate.tried_caller", tried.map(|(callers, _)| callers));
                 name_field(out, "boldgate.issuer", tried.map(|(_, issuer)| issuer));
                 text_field(out, "boldgate.route_class", *class);
@@ -393,6 +397,8 @@ fn number_field(out: &mut String, name: &str, value: u64) {
 const MAX_NAME: usize = 512;
 /// Bytes of findings; the process log has all of them.
 const MAX_FINDINGS: usize = 4096;
+/// Room for the longest text about an embed call with an escaped name of a page.
+const MAX_FAULT: usize = 512;
 const TYPICAL_LINE: usize = 512;
 /// Some 40,000 lines: more than a burst of refusals while a disk is busy.
 const MAX_BUFFERED: usize = 16 << 20;
@@ -440,6 +446,7 @@ mod tests {
                 path: Some("/bi/api/site/site1/v5.0/users"),
                 certificate: None,
                 reason: Some("may_not"),
+                embed_fault: None,
                 tried: None,
                 class: Some("admin"),
                 status: 403,

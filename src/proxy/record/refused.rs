@@ -35,6 +35,10 @@ impl Record {
         let response = refusal.response();
         self.refusal = Some(response.code);
         self.reason = refusal.reason();
+        if let Refusal::Embed { why, .. } = refusal {
+            // The log has one line for many: this request's lines have its own cause.
+            self.embed_fault = Some(why.to_string().into());
+        }
         if self.reason == Some(Reason::CertificateUnknown) {
             let certificate = peer.info.certificate.as_deref();
             self.certificate = certificate.map(|known| known.fingerprint().into());
@@ -144,6 +148,7 @@ impl Record {
                 path: self.path(),
                 certificate: self.certificate.as_deref(),
                 reason: self.reason.map(Reason::as_str),
+                embed_fault: self.embed_fault.as_deref(),
                 tried: refusal.tried().map(|tried| (tried.callers(), tried.issuer())),
                 class: class.map(RouteClass::as_str),
                 status: response.status.as_u16(),

@@ -186,3 +186,53 @@ async fn the_log_names_the_refused_name_of_a_page_and_never_its_value() {
     }
     setup.assert_untouched("a name that is not known");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_each_refused_call_have_its_own_cause() {
+    let setup = Setup::new().await;
+    let files = Files::new();
+    let audit = files.path("audit.jsonl");
+    let config = format!("{}audit: {{ to: \"{}\" }}\n", setup.config, audit.display());
+    files.write("boldgate.yaml", &config);
+    let gateway = files.serve();
+    let lines = format!("{}{JSON}", setup.jane());
+    let with = |more: &str| json!({ "embedQuerString": format!("{}&{more}", query()) });
+    let mut refused = Vec::new();
+    for (body, named) in [
+        (with("homepageId=canary-value"), "`homepageId`"),
+        (with("layout=canary-value"), "`layout`"),
+        (with("jane@acme.example=canary-value"), "with `@`"),
+        (with("embed_user_email=canary-value"), "`embed_user_email`"),
+        (with("embed_group_access=canary-value"), "`embed_group_access`"),
+        (with("embed_widget_name=canary-value%26"), "`embed_widget_name`"),
+        (with("embed_mode=canary-value"), "`embed_mode` occurs twice"),
+        (with("canary-value"), "no pair"),
+        (json!({"embedQuerString": query(), "theme": "canary-value"}), "`theme`"),
+        (json!({"embedQuerString": query(), "two\nlines": "canary-value"}), "two\\nlines"),
+        (json!({"embedQuerString": query(), "embedQueryString": "canary-value"}), "differ"),
+        (json!({}), "no text `embedQuerString`"),
+    ] {
+        let response = post_to(&gateway, 0, &lines, &body.to_string()).await;
+        assert!(matches!(response.status, 400 | 403), "{named}");
+        refused.push((response.header("x-request-id")[0].to_owned(), named));
+    }
+    let body = json!({ "embedQuerString": query() }).to_string();
+    let control = post_to(&gateway, 0, &lines, &body).await;
+    let control = control.header("x-request-id")[0].to_owned();
+    let access = gateway.stdout(|text| text.contains(&control));
+    let audited = || std::fs::read_to_string(&audit).unwrap_or_default();
+    crate::support::waiting::until(|| audited().contains(&control)).await;
+    for log in [&access, &audited()] {
+        let all = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let all: Vec<_> = all.filter(|line| line["request.id"].is_string()).collect();
+        let line_of = |id: &str| all.iter().find(|line| line["request.id"] == *id).unwrap();
+        for (id, named) in &refused {
+            let line = line_of(id);
+            let fault = line["boldgate.embed_fault"].as_str().unwrap_or_default();
+            assert!(fault.contains(named) && fault.len() < 200, "{named}: {line}");
+            assert!(!line.to_string().contains("canary-value"), "{named}: a value is shown");
+        }
+        assert!(line_of(&control).get("boldgate.embed_fault").is_none());
+    }
+    assert!(!access.contains("jane"), "the access log names no user");
+}
