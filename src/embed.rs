@@ -210,7 +210,7 @@ impl fmt::Debug for EmbedReply {
 }
 
 /// Why a page's call is refused. No variant holds a value that a page or a token has sent, and only
-/// [`SentName`] a name.
+/// [`SentName`] a name or the id of a dashboard.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmbedFault {
     /// The body is not of the type `application/json`.
@@ -226,10 +226,11 @@ pub enum EmbedFault {
     #[error("the page asks for a mode that `embed.modes` does not list")]
     Mode,
     /// The dashboard is not configured.
-    #[error(
-        "the page asks for a dashboard that `embed.dashboards` does not list, or not by its id"
-    )]
-    Dashboard,
+    #[error("the page asks for the dashboard {0}, which `embed.dashboards` does not list")]
+    Dashboard(SentName),
+    /// The page names no dashboard, or one by something else than its id.
+    #[error("the page asks for no dashboard by its id, and `embed.dashboards` lists ids")]
+    NotById,
     /// The page asks for more than one dashboard by its id, which JSON bodies cannot carry.
     #[error(
         "the page asks for more than one dashboard by its id in the mode `view`, which \
@@ -256,6 +257,9 @@ pub enum EmbedFault {
         "the signed query would be longer than {0} bytes (`embed.via: json` has no such limit)"
     )]
     TooLong(usize),
+    /// The same by the values of the page, of which the one of this name is the longest.
+    #[error("`{0}` of the page is too long: the signed query would be longer than {1} bytes")]
+    PageTooLong(&'static str, usize),
 }
 
 /// The fault of a body or a query.
@@ -282,6 +286,9 @@ pub enum Malformation {
     /// A value has a character that two readers could take for something else.
     #[error("`{0}` has a character that two readers could take for something else")]
     Ambiguous(&'static str),
+    /// A value has a segment that a reader of paths would resolve.
+    #[error("`{0}` has a segment `.` or `..`")]
+    DotSegment(&'static str),
     /// A value is not UTF-8.
     #[error("`{0}` is not UTF-8")]
     NotUtf8(&'static str),
@@ -338,11 +345,11 @@ impl EmbedFault {
             Self::Malformed(_) => Reason::EmbedQuery,
             Self::Identity(_) => Reason::EmbedIdentity,
             Self::Mode => Reason::EmbedMode,
-            Self::Dashboard => Reason::EmbedDashboard,
+            Self::Dashboard(_) | Self::NotById => Reason::EmbedDashboard,
             Self::NotInJson => Reason::EmbedNotInJson,
             Self::Claim { .. } => Reason::EmbedClaim,
             Self::Subject => Reason::EmbedSubject,
-            Self::TooLong(_) => Reason::EmbedTooLong,
+            Self::TooLong(_) | Self::PageTooLong(..) => Reason::EmbedTooLong,
         })
     }
 }

@@ -220,7 +220,10 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
             "content_type_refused",
             "The request needs the header `Content-Type: application/json`.",
         ),
-        EmbedFault::Malformed(Malformation::Body | Malformation::DashboardId) => {
+        EmbedFault::Malformed(Malformation::DashboardId) => {
+            (400, "request_refused", "`dashboardId` is not the id of a dashboard.")
+        }
+        EmbedFault::Malformed(Malformation::Body) => {
             (400, "request_refused", "The body is not a JSON object of the embed SDK.")
         }
         EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Token, _)) => {
@@ -241,7 +244,7 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
             (403, VALUE, "A page does not decide on users, groups, filters and signatures.")
         }
         EmbedFault::Mode => (403, VALUE, "This embed mode is not open."),
-        EmbedFault::Dashboard => {
+        EmbedFault::Dashboard(_) | EmbedFault::NotById => {
             (403, VALUE, "This dashboard is not open, or not named by its id.")
         }
         EmbedFault::NotInJson => {
@@ -251,9 +254,22 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
             (403, VALUE, "Your token has no usable value for a filter that is configured.")
         }
         EmbedFault::TooLong(_) => (403, VALUE, "The values of the filters are too long."),
+        EmbedFault::PageTooLong(name, _) => (403, VALUE, too_long(name)),
         EmbedFault::Subject => {
             (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
         }
+    }
+}
+
+/// The text about a value of the page, by its name in the query.
+fn too_long(name: &str) -> &'static str {
+    match name {
+        "embed_dashboard_path" => "`embed_dashboard_path` is too long.",
+        "embed_dashboard_paths" => "`embed_dashboard_paths` is too long.",
+        "embed_dashboard_ids" => "`embed_dashboard_ids` is too long.",
+        "embed_widget_list" => "`embed_widget_list` is too long.",
+        "pinboard_name" => "`pinboard_name` is too long.",
+        _ => "A value of the page is too long: the gateway's log has its name.",
     }
 }
 

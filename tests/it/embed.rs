@@ -16,6 +16,7 @@ use crate::support::stand_in::{site, stand_in};
 
 mod browser;
 mod budget;
+mod dashboards;
 mod in_rotation;
 mod masked;
 mod network;

@@ -155,7 +155,7 @@ fn named_dashboards(pairs: &[EmbedPair]) -> Vec<String> {
 }
 
 fn checked(
-    order: EmbedOrder,
+    mut order: EmbedOrder,
     settings: &EmbedSettings,
     subject: &str,
 ) -> Result<EmbedOrder, EmbedFault> {
@@ -165,9 +165,17 @@ fn checked(
     if let Some(listed) = &settings.dashboards {
         // Whether the server binds anything but an id to its dashboard is not known.
         let by_id = chosen(&order.pairs).all(|(name, _)| matches!(name, DASHBOARD | DASHBOARDS));
-        let all_listed = order.dashboards.iter().all(|asked| listed.contains(asked));
-        if order.dashboards.is_empty() || !by_id || !all_listed {
-            return Err(EmbedFault::Dashboard);
+        if order.dashboards.is_empty() || !by_id {
+            return Err(EmbedFault::NotById);
+        }
+        order.dashboards = as_listed(&order.dashboards, listed)?;
+        for pair in &mut order.pairs {
+            if let EmbedPair::Sent(DASHBOARD | DASHBOARDS, value) = pair
+                && !value.is_empty()
+            {
+                let asked: Vec<_> = value.split(',').map(str::to_owned).collect();
+                *value = as_listed(&asked, listed)?.join(",");
+            }
         }
     }
     match settings.via {
@@ -175,6 +183,26 @@ fn checked(
         EmbedVia::Json => check_json(&order)?,
     }
     Ok(order)
+}
+
+/// The same ids in the spellings of the list. A GUID is the same in letters of any case (RFC 9562,
+/// section 4); of other ids that is not known.
+fn as_listed(asked: &[String], listed: &[String]) -> Result<Vec<String>, EmbedFault> {
+    let spelled = |id: &String| {
+        let same =
+            |known: &&String| *known == id || (is_guid(known) && known.eq_ignore_ascii_case(id));
+        let known = listed.iter().find(|known| *known == id).or_else(|| listed.iter().find(same));
+        known.cloned().ok_or_else(|| EmbedFault::Dashboard(SentName::new(id)))
+    };
+    asked.iter().map(spelled).collect()
+}
+
+/// Whether an id has the form `8-4-4-4-12` of hexadecimal digits.
+fn is_guid(id: &str) -> bool {
+    let mut parts =
+        id.split('-').map(|part| (part.len(), part.bytes().all(|b| b.is_ascii_hexdigit())));
+    let lengths = [8, 4, 4, 4, 12];
+    lengths.iter().all(|length| parts.next() == Some((*length, true))) && parts.next().is_none()
 }
 
 /// A JSON body can name one dashboard by its id, and nothing else that a page may choose.

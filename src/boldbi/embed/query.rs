@@ -81,10 +81,20 @@ fn check(name: &'static str, value: &str) -> Result<(), EmbedFault> {
     let decoded = percent_decode_str(value).decode_utf8();
     let decoded = decoded.map_err(|_| Malformation::NotUtf8(name))?;
     let is_ambiguous = |c: char| c.is_control() || "&=#+;%[]{}\"<>\\|^`".contains(c);
-    if decoded.contains(is_ambiguous) {
+    if decoded.contains(is_ambiguous) || has_encoded_separator(value) {
         return Err(Malformation::Ambiguous(name).into());
     }
+    // A reader that resolves paths would take another dashboard for this one.
+    if decoded.split(['/', ',']).any(|segment| matches!(segment, "." | "..")) {
+        return Err(Malformation::DotSegment(name).into());
+    }
     Ok(())
+}
+
+/// Whether a separator of paths or of lists is encoded. The SDK encodes none (`encodeURI`).
+fn has_encoded_separator(value: &str) -> bool {
+    let encoded = value.split('%').skip(1).filter_map(|after| after.get(..2));
+    encoded.into_iter().any(|hex| ["2f", "2c"].iter().any(|known| known.eq_ignore_ascii_case(hex)))
 }
 
 fn has_broken_encoding(value: &str) -> bool {
@@ -129,7 +139,7 @@ const OWN: [(&str, OwnValue); 3] = [
 
 /// The names that say who the user is and which rows the user sees. A page never decides on them.
 /// (Bold BI: "Authorization options" of embedding.)
-const IDENTITY: [&str; 11] = [
+const IDENTITY: [&str; 15] = [
     "embed_user_email",
     "embed_user_id",
     "embed_user_import",
@@ -138,12 +148,16 @@ const IDENTITY: [&str; 11] = [
     "embed_group_access",
     "embed_auth_provider",
     "embed_datasource_filter",
+    "embed_datasource_filters",
+    "embed_dashboard_parameter",
+    "embed_dashboard_parameters",
     "embed_custom_attribute",
+    "embed_custom_attributes",
     "embed_server_timestamp",
     "embed_signature",
 ];
 /// The same in bodies of JSON. (Bold BI: the body of `embed/authorize` since 14.1; samples.)
-const IDENTITY_IN_JSON: [&str; 12] = [
+const IDENTITY_IN_JSON: [&str; 16] = [
     "email",
     "user",
     "userEmail",
@@ -152,8 +166,12 @@ const IDENTITY_IN_JSON: [&str; 12] = [
     "subject",
     "embedSecret",
     "filters",
+    "filterParameter",
     "filterParameters",
+    "datasourceFilter",
     "datasourceFilters",
+    "dashboardParameter",
     "dashboardParameters",
+    "customAttribute",
     "customAttributes",
 ];

@@ -29,10 +29,24 @@ pub(super) fn check(order: &EmbedOrder, subject: &str) -> Result<(), EmbedFault>
         return Err(EmbedFault::Subject);
     }
     let longest = Stamp { nonce: "0".repeat(NONCE), now: u64::MAX };
-    if unsigned(order, subject, &longest).len() > MAX_QUERY {
-        return Err(EmbedFault::TooLong(MAX_QUERY));
+    let length = unsigned(order, subject, &longest).len();
+    if length <= MAX_QUERY {
+        return Ok(());
     }
-    Ok(())
+    let sent = || order.pairs.iter().filter_map(sent_length);
+    let of_page: usize = sent().map(|(_, length)| length).sum();
+    match sent().max_by_key(|(_, length)| *length) {
+        Some((name, _)) if of_page > length / 2 => Err(EmbedFault::PageTooLong(name, MAX_QUERY)),
+        _ => Err(EmbedFault::TooLong(MAX_QUERY)),
+    }
+}
+
+/// The name of a value of the page, with the length of that value.
+fn sent_length(pair: &EmbedPair) -> Option<(&'static str, usize)> {
+    match pair {
+        EmbedPair::Sent(name, value) => Some((name, value.len())),
+        EmbedPair::Own(_) => None,
+    }
 }
 
 /// The query with its signature.

@@ -17,9 +17,12 @@ pub(super) fn embed_hint(why: &EmbedFault) -> &'static str {
         EmbedFault::Malformed(Malformation::HeaderTwice(_)) => {
             "look for a proxy that adds this header beside the one of the page"
         }
-        EmbedFault::Malformed(
-            Malformation::Body | Malformation::NoQuery | Malformation::DashboardId,
-        ) => "the page sends another body than the embed SDK does: docs/embedding.md has its form",
+        EmbedFault::Malformed(Malformation::DashboardId) => {
+            "let the page send the dashboard's id as a text, or no `dashboardId`"
+        }
+        EmbedFault::Malformed(Malformation::Body | Malformation::NoQuery) => {
+            "the page sends another body than the embed SDK does: docs/embedding.md has its form"
+        }
         EmbedFault::Malformed(Malformation::UnknownKey(EmbedEndpoint::Authorize, _)) => {
             "let the page send what the embed SDK sends, `embedQuerString` and \
              `dashboardServerApiUrl`: users come from `subject` of the permission, filters from \
@@ -33,6 +36,9 @@ pub(super) fn embed_hint(why: &EmbedFault) -> &'static str {
             "the page, or a version of the SDK that the gateway does not know yet, adds a name: take \
              one option after another out of the page"
         }
+        EmbedFault::Malformed(Malformation::DotSegment(_)) => {
+            "let the page name the dashboard by its whole path, or by its id"
+        }
         EmbedFault::Malformed(_) => {
             "names with `&`, `=`, `+`, `#`, `;`, `%` or quotes cannot be embedded: the SDK does not \
              encode them"
@@ -42,8 +48,15 @@ pub(super) fn embed_hint(why: &EmbedFault) -> &'static str {
              from `embed` of the tenant"
         }
         EmbedFault::Mode => "list the mode in `embed.modes` of the tenant, if pages may use it",
-        EmbedFault::Dashboard => {
+        EmbedFault::Dashboard(_) => {
             "list the dashboard's id in `embed.dashboards` of the tenant, if pages may embed it"
+        }
+        EmbedFault::NotById => {
+            "let the page name a dashboard of `embed.dashboards` by its id: neither its path nor a \
+             pinboard is known to be that dashboard"
+        }
+        EmbedFault::PageTooLong(..) => {
+            "let the page name the dashboard by its id, or show fewer dashboards at once"
         }
         EmbedFault::NotInJson => {
             "let the page name one dashboard by its id, or set `embed.via: signed`"

@@ -20,7 +20,16 @@ async fn a_body_with_a_name_that_the_sdk_does_not_send_is_refused_at_both_endpoi
         body.to_string()
     };
     for path in [AUTHORIZE, TOKEN] {
-        for name in ["userEmail", "UserEmail", "email", "embed_user_email", "datasourceFilters"] {
+        for name in [
+            "userEmail",
+            "UserEmail",
+            "email",
+            "embed_user_email",
+            "datasourceFilters",
+            "datasourceFilter",
+            "customAttribute",
+            "embed_dashboard_parameter",
+        ] {
             let response = setup.post(path, &lines, &with(path, name)).await;
             let got = (response.status, &*response.code());
             assert_eq!(got, (403, "embed_value_refused"), "{path} {name}");
@@ -30,6 +39,10 @@ async fn a_body_with_a_name_that_the_sdk_does_not_send_is_refused_at_both_endpoi
             let got = (response.status, &*response.code());
             assert_eq!(got, (400, "request_refused"), "{path} {name}");
         }
+    }
+    for name in ["embed_dashboard_parameter", "embed_custom_attributes"] {
+        let response = setup.call(&format!("{}&{name}=x", query())).await;
+        assert_eq!((response.status, &*response.code()), (403, "embed_value_refused"), "{name}");
     }
     setup.assert_untouched("a body with another name");
     // All versions of the SDK send these: tests/it/embed/sdk.rs.
