@@ -575,7 +575,7 @@ impl Proxy {
         }
         // The client may be unauthenticated: it must not hold much memory, nor for long.
         down.bound_pipeline();
-        let written = respond::refuse(down, refusal, record.page(), record.request_id());
+        let written = respond::refuse(down, refusal, record);
         let Ok(Ok(status)) = timeout(REFUSAL_TIMEOUT, written).await else { return false };
         record.status_sent(status);
         true

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::downstream::{Peer, RequestClient};
 use crate::caller::CallerName;
-use crate::embed::{EmbedOrder, GrantedValue};
+use crate::embed::{EmbedEndpoint, EmbedOrder, GrantedValue};
 use crate::gateway::{Admission, Arrived, Passage};
 use crate::headers::given_request_id;
 use crate::policy::{PermissionId, Permit, RouteClass};
@@ -230,6 +230,13 @@ impl Record {
     fn path(&self) -> Option<&str> {
         let target = self.target.as_ref().map(PathAndQuery::path);
         target.or(self.refused_path.as_deref())
+    }
+
+    /// Whether the path is that of an endpoint of the gateway, which takes POST alone. The tenant
+    /// may be unknown.
+    pub(super) fn names_endpoint(&self) -> bool {
+        let route = self.path().and_then(|path| path.find("/boldgate/").map(|at| &path[at..]));
+        route.and_then(EmbedEndpoint::at).is_some()
     }
 
     /// The path for the other logs, which name no people.

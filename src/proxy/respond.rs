@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
+use super::Record;
 use super::body::{TransferError, Upload, UploadLimits, duplex};
 use super::session::{self, ClientGone, Session};
 use crate::gateway::Preflight;
@@ -116,25 +117,22 @@ fn hide_token(
 pub(super) async fn refuse(
     down: &mut Session,
     refusal: &Refusal,
-    page: Option<&HeaderValue>,
-    request_id: &str,
+    record: &Record,
 ) -> Result<StatusCode, ClientGone> {
     let response = refusal.response();
-    let body = response.problem(request_id);
+    let body = response.problem(record.request_id());
     let mut head = HeaderMap::new();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers::allow_page(&mut head, page);
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        head.insert(REQUEST_ID.clone(), id);
-    }
+    headers::allow_page(&mut head, record.page());
+    head.insert(REQUEST_ID.clone(), record.request_id_value());
     if let Some(wait) = response.retry_after {
         head.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
     if response.status == StatusCode::METHOD_NOT_ALLOWED {
         // Only endpoints of the gateway itself refuse methods that are forwarded elsewhere.
-        let is_own = matches!(refusal, Refusal::Forbidden { .. });
+        let is_own = matches!(refusal, Refusal::Forbidden { .. }) || record.names_endpoint();
         head.insert(ALLOW, if is_own { HeaderValue::from_static("POST") } else { methods() });
     }
     for challenge in response.challenges {
