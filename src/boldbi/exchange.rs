@@ -135,7 +135,7 @@ impl BoldBi {
             tenant: tenant.name.clone(),
             endpoint: url,
             grant: tenant.credential.grant,
-            kind,
+            kind: reply::of_grant(kind, tenant.credential.grant),
         })
     }
 

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::fetch;
 use crate::invisible::without_byte_order_mark;
+use crate::tenant::Grant;
 use crate::token::{AccessToken, ExchangeErrorKind};
 
 mod lifetime;
@@ -240,6 +241,19 @@ impl Success {
             Some(token) if !token.is_empty() => Ok(token),
             _ => Err(", without an `access_token`"),
         }
+    }
+}
+
+/// The same failure of this grant. Bold BI documents its statuses for the users of a site, and an
+/// installation has none.
+pub fn of_grant(kind: ExchangeErrorKind, grant: Grant) -> ExchangeErrorKind {
+    match kind {
+        ExchangeErrorKind::Refused { status: status @ (400 | 404), .. }
+            if grant == Grant::ClientCredentials =>
+        {
+            ExchangeErrorKind::Refused { status, detail: "" }
+        }
+        other => other,
     }
 }
 

@@ -82,7 +82,16 @@ impl Check<'_> {
                         "found a hold for a password, which an account lockout could follow";
                     self.notes.add(at.key_finding(problem, "no `hold` with this grant"));
                 }
-                self.within(&at, given, MIN_HOLD, MAX_HOLD).map(|period| period.0)
+                match given {
+                    // A time is no secret, which other values of a credential may be.
+                    Field::Given(hold) if hold < MIN_HOLD || hold > MAX_HOLD => {
+                        let accepted = format!(
+                            "`{MIN_HOLD}` to `{MAX_HOLD}`, as a whole number with `ms`, `s` or `m`"
+                        );
+                        Err(self.notes.add(at.finding(format!("found `{hold}`"), accepted)))
+                    }
+                    given => self.within(&at, given, MIN_HOLD, MAX_HOLD).map(|period| period.0),
+                }
             }
         };
         let (embed_at, password_at) = (at.key("embed_secret"), at.key("password"));

@@ -3,6 +3,7 @@
 
 use boldgate::boldbi::stand_in::{StandIn, StandInClient, StandInOptions};
 use boldgate::config::Settings;
+use serde_json::Value;
 
 use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
@@ -93,6 +94,19 @@ async fn an_installation_is_found_by_its_path_and_its_token_is_the_clients() {
         let response = setup.ask(1, "gw", "GET", path).await;
         assert_eq!((response.status, &*response.code()), (status, code), "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_client_is_not_told_of_a_username_that_an_installation_does_not_have() {
+    let setup = Setup::new(|text| text.edit(CLIENT, "another-client")).await;
+    let response = setup.ask(1, "gw", "GET", "/api/v2.0/tenants").await;
+    assert_eq!((response.status, &*response.code()), (502, "credential_refused"));
+    let is_it = |line: &Value| line["boldgate.refusal"] == "credential_refused";
+    setup.gateway.stderr(|_| setup.gateway.log().iter().any(is_it));
+    let line = setup.gateway.log().into_iter().find(is_it).unwrap();
+    assert!(line["message"].as_str().unwrap().contains("400"), "{line}");
+    assert!(!line.to_string().contains("username"), "{line}");
+    assert!(line["hint"].as_str().unwrap().contains("`client_id`"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
