@@ -197,8 +197,8 @@ impl Rotation<'_> {
             }
             Err(error @ NoNewSecret::Unknown(_)) => match self.read_back_once(&token).await {
                 Ok(secret) => secret,
+                // The hold stays on: Bold BI may have a new secret, which ends the former one.
                 Err(why) => {
-                    self.gateway.release(self.command).await;
                     let what = format!("no embed secret came: {error}; {why}");
                     return Err(self.unknown(what, &journal));
                 }
@@ -210,7 +210,6 @@ impl Rotation<'_> {
             replacement.rename()
         });
         if let Err(error) = written {
-            self.gateway.release(self.command).await;
             let what = format!("`{}` cannot be written: {error}", self.file.display());
             return Err(self.unknown(what, &journal));
         }

@@ -30,15 +30,14 @@ impl Rotation<'_> {
     }
 
     async fn stopped(&self, signal: &str) -> RotationFailure {
-        if !self.is_renamed() {
-            self.gateway.release(self.command).await;
-        }
         let what = format!("{signal} has stopped it");
         match Journal::resume(self.file) {
             Ok(mut journal) => {
+                // The hold stays on: Bold BI may have a new secret, which ends the former one.
                 if self.command.resume || journal.token().is_some() {
                     self.unknown(what, &journal)
                 } else {
+                    self.gateway.release(self.command).await;
                     self.cancelled(journal, what, None)
                 }
             }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::support::audit::audit_lines;
 use crate::support::client::Client;
-use crate::support::process::{Process, run};
+use crate::support::process::{Ended, Process, run};
 use crate::support::reloads::{log_line, log_lines};
 use crate::support::waiting::{becomes, until};
 
@@ -112,15 +112,20 @@ callers:
 
     /// Runs `boldgate rotate`, which must succeed. Returns its notes.
     pub(super) async fn rotate(&self, more: &[&'static str]) -> String {
+        let ended = self.run_rotate(more).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.stderr
+    }
+
+    /// Runs `boldgate rotate`.
+    pub(super) async fn run_rotate(&self, more: &[&'static str]) -> Ended {
         let config = self.files.path("boldgate.yaml").display().to_string();
         let more = more.to_vec();
         let command = spawn_blocking(move || {
             let subject = ["--admin-subject", "admin@acme.example", "--config", &config];
             run(&[&["rotate", "acme"][..], &subject, &more].concat())
         });
-        let ended = command.await.unwrap();
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        ended.stderr
+        command.await.unwrap()
     }
 
     /// Rotates the secret in Bold BI alone.

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+
+use boldgate::boldbi::stand_in::GenerateReply;
 
 use super::rotation::{HELD, Rotated, USERS, flow, user};
 use super::*;
@@ -91,4 +93,23 @@ async fn two_secrets_rotated_at_once_fail_no_call() {
     for (hold, admin) in [("", TOLD), ("      hold: 30s\n", TOLD), ("      hold: 30s\n", DEAF)] {
         assert_none_fails(&format!("{hold}{TWO}"), admin, &both).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_ends_unknown_keeps_its_hold_and_calls_wait_until_it_is_resumed() {
+    let credential = HELD.edit("      hold: 30s\n", "");
+    let rotated = Arc::new(Rotated::with_admin("{}", &credential, TOLD).await);
+    assert_eq!(rotated.jane().await.status, 200);
+    rotated.upstream.set_generate(GenerateReply::BadGateway);
+    rotated.upstream.show_embed_secret(false);
+    let unknown = rotated.run_rotate(&[]).await;
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    assert!(unknown.stderr.contains("is unknown"), "{unknown:?}");
+    let calling = Arc::clone(&rotated);
+    let mut call = tokio::spawn(async move { calling.jane().await.status });
+    assert!(timeout(Duration::from_millis(300), &mut call).await.is_err(), "it waits");
+    rotated.upstream.set_generate(GenerateReply::Current);
+    rotated.upstream.show_embed_secret(true);
+    rotated.rotate(&["--resume"]).await;
+    assert_eq!(call.await.unwrap(), 200, "it waited for the new secret");
 }
