@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 mod address;
+mod bulkheads;
 mod health;
 mod lookup;
 mod passed;
@@ -38,6 +39,7 @@ use crate::telemetry::{
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
 use address::{Address, Addresses, Busy, IdleConnection, OpenConnection};
+use bulkheads::{BulkheadGuard, BulkheadOwner, Bulkheads};
 use lookup::{Lookup, LookupFault};
 
 /// The connections to one server. A reload keeps them if its [`Server`] stays equal.
@@ -48,6 +50,7 @@ pub struct Upstream {
     authority: HeaderValue,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     connections: Arc<Semaphore>,
+    bulkheads: Arc<Bulkheads>,
     /// Connections that carry a request or wait for one.
     open: Arc<AtomicUsize>,
     total: Arc<TotalConnections>,
@@ -90,7 +93,7 @@ pub struct Lease {
     open: OpenConnection,
     busy: Busy,
     permit: OwnedSemaphorePermit,
-    bulkhead: Option<OwnedSemaphorePermit>,
+    bulkhead: Option<BulkheadGuard>,
 }
 
 impl Lease {
@@ -128,6 +131,7 @@ impl Upstream {
         let upstream = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             connections: Arc::new(Semaphore::new(server.max_connections)),
+            bulkheads: Arc::default(),
             open: Arc::default(),
             total: Arc::clone(total),
             addresses: Mutex::new(addresses),
@@ -199,11 +203,27 @@ impl Upstream {
         self.addresses.lock().untried(&[address]) > 0
     }
 
+    /// Enters the bulkhead of this `owner`. `None` if it had no room until `deadline`.
+    async fn enter(
+        &self,
+        owner: BulkheadOwner,
+        limit: usize,
+        deadline: Instant,
+    ) -> Option<BulkheadGuard> {
+        let mut bulkhead = self.bulkheads.enter(owner, limit);
+        if bulkhead.is_inside() {
+            return Some(bulkhead);
+        }
+        let _waiting = self.waiting();
+        timeout_at(deadline, Box::pin(bulkhead.wait())).await.ok()?;
+        Some(bulkhead)
+    }
+
     /// A session on an idle connection, or else on a new one. After a connection to the address
-    /// `avoided` has failed, it is a new one. The lease keeps the `bulkhead` permit until it ends.
+    /// `avoided` has failed, it is a new one. The lease stays in the `bulkhead` until it ends.
     async fn lease(
         &self,
-        bulkhead: Option<OwnedSemaphorePermit>,
+        bulkhead: Option<BulkheadGuard>,
         deadline: Instant,
         avoided: Option<SocketAddr>,
     ) -> Result<Lease, Refusal> {

@@ -94,7 +94,7 @@ impl Generation {
     ) -> Result<Self, StartError> {
         let (telemetry, alarm) = (&process.telemetry, SecretAlarm::of(&settings));
         let upstreams = upstreams(&settings, before, process)?;
-        let passed = passed(&settings, before, &upstreams);
+        let passed = passed(&settings, &upstreams);
         let listeners = ids.iter().zip(&settings.listeners).map(|(&id, listener)| {
             let before = before.and_then(|before| before.listener(id));
             (id, Arc::new(Listener::new(listener, &settings.files, before, &process.closing)))
@@ -179,12 +179,6 @@ impl Generation {
         for upstream in upstreams {
             upstream.update_metrics();
         }
-    }
-
-    /// The upstream of the tenant of the same name.
-    fn upstream_of(&self, tenant: &Tenant) -> Option<&TenantUpstream> {
-        let known = self.gateway.tenants().named(tenant.name.as_str())?;
-        self.proxy.upstreams().get(known.index)
     }
 
     /// The upstreams of all tenants, each once: a hundred thousand may have one.
@@ -304,19 +298,14 @@ fn upstreams(
                 pool
             }
         };
-        let upstream = TenantUpstream::new(pool, Arc::clone(tenant), tenants_of[&server] == 1);
-        upstreams.push(upstream.carry_over(before.and_then(|before| before.upstream_of(tenant))));
+        let alone = tenants_of[&server] == 1;
+        upstreams.push(TenantUpstream::new(pool, Arc::clone(tenant), alone));
     }
     Ok(upstreams)
 }
 
 /// The servers that listeners pass on, with the pools of their tenants.
-fn passed(
-    settings: &Settings,
-    before: Option<&Generation>,
-    upstreams: &[TenantUpstream],
-) -> Vec<PassedUpstream> {
-    let before = before.map_or(&[][..], |before| before.proxy.passed());
+fn passed(settings: &Settings, upstreams: &[TenantUpstream]) -> Vec<PassedUpstream> {
     let mut passed: Vec<PassedUpstream> = Vec::new();
     let named = settings.listeners.iter().filter_map(|listener| listener.terms.ui.as_ref());
     for server in named.flat_map(|ui| ui.iter()) {
@@ -325,11 +314,7 @@ fn passed(
             continue;
         }
         let of_tenant = upstreams.iter().find(|of| is(of.upstream()));
-        if let Some(of_tenant) = of_tenant {
-            let known = before.iter().find(|known| is(known.upstream()));
-            let upstream = PassedUpstream::new(Arc::clone(of_tenant.upstream()));
-            passed.push(upstream.carry_over(known));
-        }
+        passed.extend(of_tenant.map(|of| PassedUpstream::new(Arc::clone(of.upstream()))));
     }
     passed
 }

@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::bulkheads::BulkheadOwner;
 use super::{Lease, Upstream};
 use crate::refusal::Refusal;
 use crate::tenant::{Tenant, TenantName};
@@ -18,8 +18,6 @@ pub struct TenantUpstream {
     tenant: Arc<Tenant>,
     /// The bulkhead: `None` if the server's own limit is not higher.
     limit: Option<NonZeroU32>,
-    /// Made by the first request: most tenants have none.
-    permits: OnceLock<Arc<Semaphore>>,
 }
 
 impl TenantUpstream {
@@ -34,19 +32,7 @@ impl TenantUpstream {
             None => (all * 3 / 4).max(1),
         };
         let limit = u32::try_from(limit).ok().filter(|_| limit < all).and_then(NonZeroU32::new);
-        Self { upstream, tenant, limit, permits: OnceLock::new() }
-    }
-
-    /// Keeps counting the running requests of `before` if server and limit are the same.
-    #[must_use]
-    pub fn carry_over(mut self, before: Option<&Self>) -> Self {
-        if let Some(before) = before
-            && Arc::ptr_eq(&before.upstream, &self.upstream)
-            && before.limit == self.limit
-        {
-            self.permits.clone_from(&before.permits);
-        }
-        self
+        Self { upstream, tenant, limit }
     }
 
     /// The name of the tenant.
@@ -57,16 +43,15 @@ impl TenantUpstream {
     /// The requests that use the server now, and their bound; `None` without a bulkhead.
     pub fn bulkhead(&self) -> Option<(usize, usize)> {
         let limit = self.limit()?;
-        let in_use = |permits: &Arc<Semaphore>| limit.saturating_sub(permits.available_permits());
-        Some((self.permits.get().map_or(0, in_use), limit))
+        Some((self.upstream.bulkheads.in_use(self.owner(), limit), limit))
+    }
+
+    fn owner(&self) -> BulkheadOwner {
+        BulkheadOwner::Tenant(self.tenant().clone())
     }
 
     fn limit(&self) -> Option<usize> {
         self.limit.map(|limit| limit.get() as usize)
-    }
-
-    fn permits(&self, limit: usize) -> Arc<Semaphore> {
-        Arc::clone(self.permits.get_or_init(|| Arc::new(Semaphore::new(limit))))
     }
 
     /// The connections to the server.
@@ -81,25 +66,17 @@ impl TenantUpstream {
     /// When no connection became free, or none could be made, within the connect timeout.
     pub async fn lease(&self, avoided: Option<SocketAddr>) -> Result<Lease, Refusal> {
         let deadline = Instant::now() + self.upstream.server().timeouts.connect;
-        let permit = match self.limit() {
+        let bulkhead = match self.limit() {
             None => None,
-            Some(limit) => match self.permits(limit).try_acquire_owned() {
-                Ok(permit) => Some(permit),
-                Err(_) => Some(Box::pin(self.wait(limit, deadline)).await?),
-            },
+            Some(limit) => {
+                let bulkhead = self.upstream.enter(self.owner(), limit, deadline).await;
+                Some(bulkhead.ok_or_else(|| Refusal::BulkheadFull {
+                    tenant: self.tenant().clone(),
+                    server: self.upstream.server().name.clone(),
+                    limit,
+                })?)
+            }
         };
-        self.upstream.lease(permit, deadline, avoided).await
-    }
-
-    async fn wait(&self, limit: usize, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
-        let _waiting = self.upstream.waiting();
-        match timeout_at(deadline, self.permits(limit).acquire_owned()).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(Refusal::BulkheadFull {
-                tenant: self.tenant().clone(),
-                server: self.upstream.server().name.clone(),
-                limit,
-            }),
-        }
+        self.upstream.lease(bulkhead, deadline, avoided).await
     }
 }
