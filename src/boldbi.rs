@@ -48,7 +48,6 @@ mod test_support {
         let secret = Secret::new("test-embed-secret-for-vectors-00".into());
         Tenant {
             api_base: super::api_base(&server, site).into(),
-            site: site.map(Into::into),
             credential: Credential { secret: Some(secret), ..samples::credential() },
             ..samples::tenant(0, "acme", Arc::new(server))
         }

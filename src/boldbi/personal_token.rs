@@ -52,7 +52,7 @@ mod tests {
 
     use super::*;
     use crate::secret::Secret;
-    use crate::tenant::{Grant, TokenEnds, samples};
+    use crate::tenant::{CredentialExtra, Grant, TokenEnds, samples};
 
     fn jwt(claims: &str) -> String {
         format!("eyJhbGciOiJIUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
@@ -99,7 +99,10 @@ mod tests {
         let text = jwt(r#"{"exp":2000000000}"#);
         let credential = Credential {
             grant: Grant::Token,
-            ends: Some(Box::new(TokenEnds { token: token_end(&text, None), configured: None })),
+            extra: Some(Box::new(CredentialExtra::Ends(TokenEnds {
+                token: token_end(&text, None),
+                configured: None,
+            }))),
             secret: Some(Secret::new(text.clone())),
             ..samples::credential()
         };

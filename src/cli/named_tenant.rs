@@ -22,7 +22,7 @@ pub(super) fn no_such_tenant(name: &str, settings: &Settings) -> String {
 pub(super) fn permit_with(tenant: &Tenant, secret: Option<&Secret>, username: &str) -> Permit {
     let mut credential = Credential { username: username.into(), ..tenant.credential.clone() };
     if let Some(secret) = secret {
-        (credential.secret, credential.second_secret) = (Some(secret.clone()), None);
+        credential = credential.with_only(secret.clone());
     }
     let tenant = Tenant { index: 0, credential, ..tenant.clone() };
     let tenants = Tenants::new(vec![tenant]).expect("one tenant is in conflict with no other");

@@ -130,9 +130,9 @@ impl RotateCommand {
             let what = format!("tenant `{name}` has no embed secret: its grant is another");
             return Err(Failure::other(what));
         }
-        match tenant.credential.sources.get(usize::from(self.position) - 1) {
-            Some(SecretRef::File(path)) => Ok(path),
-            Some(SecretRef::Env(_)) => Err(Failure::Other {
+        match tenant.credential.sources().nth(usize::from(self.position) - 1) {
+            Some((_, SecretRef::File(path))) => Ok(path),
+            Some((_, SecretRef::Env(_))) => Err(Failure::Other {
                 what: format!("the secret of tenant `{name}` is in a variable, not in a file"),
                 hint: Some(IN_A_FILE.to_owned()),
             }),
@@ -277,8 +277,7 @@ impl Rotation<'_> {
 
     /// The file of the tenant's other secret, if it has one.
     fn other_file(&self) -> Option<&Path> {
-        let other = usize::from(self.position().other().number()) - 1;
-        match self.tenant.credential.sources.get(other) {
+        match self.tenant.credential.source_in(self.position().other()) {
             Some(SecretRef::File(path)) => Some(path),
             _ => None,
         }
@@ -334,7 +333,7 @@ impl Rotation<'_> {
         };
         warn(&what).map_err(|_| ("stderr cannot be written".to_owned(), STDERR.to_owned()))?;
         // A gateway that has not yet used the present secret would not wait for the next one.
-        let changed = self.tenant.credential.sources.iter().filter_map(|source| match source {
+        let changed = self.tenant.credential.sources().filter_map(|(_, source)| match source {
             SecretRef::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.elapsed().ok(),
             SecretRef::Env(_) => None,
         });

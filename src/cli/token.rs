@@ -74,7 +74,7 @@ impl TokenCommand {
 fn print_tenant(tenant: &Tenant) -> Result<(), Failure> {
     print(&format!("tenant:    {}", tenant.name))?;
     print(&format!("server:    {} ({})", tenant.server.name, tenant.server.origin()))?;
-    print(&format!("site:      {}", tenant.site.as_deref().unwrap_or("-")))?;
+    print(&format!("site:      {}", tenant.site().unwrap_or("-")))?;
     print(&format!("grant:     {}", tenant.credential.grant.as_str()))?;
     print(&format!("username:  {}", tenant.credential.username))
 }

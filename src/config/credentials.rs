@@ -8,7 +8,7 @@ use ring::digest::{Context, SHA256};
 
 use crate::invisible::Invisible;
 use crate::secret::{Secret, SecretError, SecretRef};
-use crate::tenant::{Credential, ExchangeBody, Grant, SecretPosition, Server};
+use crate::tenant::{Credential, CredentialExtra, ExchangeBody, Grant, SecretPosition, Server};
 
 use super::field::{Field, some};
 use super::file::{self, SecretSource, UserSource};
@@ -24,8 +24,8 @@ mod personal_token;
 #[derive(Default)]
 struct FoundSecrets {
     first: Option<Secret>,
-    second: Option<Secret>,
-    sources: Box<[SecretRef]>,
+    source: Option<SecretRef>,
+    second: Option<CredentialExtra>,
     fault: Option<Finding>,
 }
 
@@ -122,14 +122,13 @@ impl Check<'_> {
             file::TokenRequest::Json => ExchangeBody::Json,
         };
         source?;
-        let FoundSecrets { first, second, sources, fault } = secrets?;
+        let FoundSecrets { first, source, second, fault } = secrets?;
         let credential = Credential {
             grant,
             username: self.user(username?),
             secret: first,
-            second_secret: second,
-            ends: None,
-            sources,
+            source,
+            extra: second.map(Box::new),
             hold: hold?,
             body,
             version: 0,
@@ -184,12 +183,12 @@ impl Check<'_> {
         });
         let secret_at = at.key("client_secret");
         let secrets = self.secret_of_tenant(&secret_at, credential.client_secret, is_used);
-        let FoundSecrets { first, sources, fault, .. } = secrets?;
+        let FoundSecrets { first, source, fault, .. } = secrets?;
         let credential = Credential {
             grant: Grant::ClientCredentials,
             username: self.user(id?),
             secret: first,
-            sources,
+            source,
             ..stand_in()
         };
         Ok((credential, fault))
@@ -229,7 +228,7 @@ impl Check<'_> {
             return Ok(FoundSecrets::default());
         }
         let read = self.secret_at(at, &source);
-        let found = FoundSecrets { sources: [source].into(), ..FoundSecrets::default() };
+        let found = FoundSecrets { source: Some(source), ..FoundSecrets::default() };
         Ok(match read {
             Ok(secret) => FoundSecrets { first: Some(secret), ..found },
             Err(finding) => FoundSecrets { fault: Some(*finding), ..found },
@@ -266,7 +265,13 @@ impl Check<'_> {
         let read =
             |index: usize| sources.get(index).map(|source| self.secret_at(&at.item(index), source));
         let (first, second) = (read(0), read(1));
-        let found = FoundSecrets { sources: sources.as_slice().into(), ..FoundSecrets::default() };
+        let mut sources = sources.into_iter();
+        let (source, second_source) = (sources.next(), sources.next());
+        let found = FoundSecrets { source, ..FoundSecrets::default() };
+        let in_second = |secret| {
+            let source = second_source?;
+            Some(CredentialExtra::SecondSecret { secret, source })
+        };
         Ok(match (first, second) {
             (Some(Ok(first)), Some(Ok(second))) => {
                 if first == second && self.references != References::Ignore {
@@ -274,22 +279,23 @@ impl Check<'_> {
                     let finding = at.item(1).finding(problem, "another secret");
                     self.notes.warn(finding.hint(SAME_SECRET));
                 }
-                FoundSecrets { first: Some(first), second: Some(second), ..found }
+                FoundSecrets { first: Some(first), second: in_second(Some(second)), ..found }
             }
             (Some(Ok(first)), second) => {
                 second
                     .into_iter()
                     .filter_map(Result::err)
                     .for_each(|fault| self.notes.warn(*fault));
-                FoundSecrets { first: Some(first), ..found }
+                FoundSecrets { first: Some(first), second: in_second(None), ..found }
             }
             (Some(Err(fault)), Some(Ok(second))) => {
                 self.notes.warn(*fault);
-                FoundSecrets { second: Some(second), ..found }
+                FoundSecrets { second: in_second(Some(second)), ..found }
             }
             (first, second) => {
                 let fault = [first, second].into_iter().flatten().find_map(Result::err);
-                FoundSecrets { fault: fault.map(|fault| *fault), ..found }
+                let fault = fault.map(|fault| *fault);
+                FoundSecrets { second: in_second(None), fault, ..found }
             }
         })
     }
@@ -467,9 +473,8 @@ pub(super) fn stand_in() -> Credential {
         grant: Grant::EmbedSecret,
         username: "".into(),
         secret: None,
-        second_secret: None,
-        ends: None,
-        sources: [].into(),
+        source: None,
+        extra: None,
         hold: Duration::ZERO,
         body: ExchangeBody::Form,
         version: 0,

@@ -118,10 +118,9 @@ impl Unchanged<'_> {
         let usable = tenants.iter().filter(|tenant| !self.unusable.contains(&tenant.name));
         let secrets = usable.flat_map(|tenant| {
             let credential = &tenant.credential;
-            let positions = [SecretPosition::First, SecretPosition::Second];
-            let sources = credential.sources.iter().zip(positions);
-            let read = sources.filter(|(_, position)| credential.secret_in(*position).is_some());
-            read.map(|(source, position)| (source, (tenant.index, position)))
+            let sources = credential.sources();
+            let read = sources.filter(|(position, _)| credential.secret_in(*position).is_some());
+            read.map(|(position, source)| (source, (tenant.index, position)))
         });
         secrets
             .filter_map(|(source, kept)| match source {

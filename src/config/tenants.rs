@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::canonical;
 use crate::plain_file::in_parallel;
 use crate::secret::SecretRef;
-use crate::tenant::{ExistingAuthorization, Grant, Tenant, TenantName};
+use crate::tenant::{Credential, ExistingAuthorization, Grant, Tenant, TenantName};
 
 use super::credentials::{stand_in, with_versions};
 use super::field::{Field, Unread, each, some};
@@ -113,9 +114,8 @@ impl Check<'_> {
                 (Some(known), Some(reuse)) => {
                     let mut seen = self.files.borrow_mut();
                     seen.kept(path, reuse.files());
-                    let sources =
-                        known.tenants.iter().flat_map(|known| &known.tenant.credential.sources);
-                    for source in sources {
+                    let credentials = known.tenants.iter().map(|known| &known.tenant.credential);
+                    for (_, source) in credentials.flat_map(Credential::sources) {
                         if let SecretRef::File(secret) = source {
                             seen.kept(secret, reuse.files());
                         }
@@ -235,7 +235,6 @@ impl Check<'_> {
             index: 0,
             server,
             api_base: api_base.into(),
-            site: site.map(Into::into),
             hosts: hosts.into(),
             origins,
             credential,
@@ -247,7 +246,10 @@ impl Check<'_> {
                 }
             },
             max_token_lifetime: longest,
-            max_concurrent_requests: max_concurrent_requests.ok().flatten(),
+            max_concurrent_requests: max_concurrent_requests
+                .ok()
+                .flatten()
+                .and_then(NonZeroU32::new),
             embed: embed.ok().flatten().map(Box::new),
             disabled: disabled.unwrap_or(false),
         };

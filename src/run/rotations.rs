@@ -102,8 +102,8 @@ fn journals_of(
     journals: &mut Journals,
 ) -> impl Iterator<Item = ((String, usize), PathBuf)> {
     let is_rotated = tenant.credential.grant == Grant::EmbedSecret;
-    let sources = tenant.credential.sources.iter().enumerate().filter(move |_| is_rotated);
-    sources.filter_map(move |(number, source)| match source {
+    let sources = tenant.credential.sources().filter(move |_| is_rotated);
+    sources.enumerate().filter_map(move |(number, (_, source))| match source {
         SecretRef::File(path)
             if AccessGuard::unless_hanging(path).is_ok_and(|_| journals.is_unfinished(path)) =>
         {

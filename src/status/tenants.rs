@@ -201,7 +201,7 @@ impl TenantQuery {
         self.search.is_empty()
             || contains(tenant.name.as_str())
             || contains(&tenant.server.name)
-            || tenant.site.as_deref().is_some_and(contains)
+            || tenant.site().is_some_and(contains)
             || tenant.hosts.iter().any(|host| contains(host))
     }
 }
@@ -262,7 +262,7 @@ impl<'g> Row<'g> {
         TenantStatus {
             name: name.as_str().to_owned(),
             server: self.tenant.server.name.clone(),
-            site: self.tenant.site.as_deref().map(ToOwned::to_owned),
+            site: self.tenant.site().map(ToOwned::to_owned),
             hosts: self.tenant.hosts.to_vec(),
             state: self.state,
             disabled_by: active.gateway.disabled_by(self.tenant).map(|by| match by {

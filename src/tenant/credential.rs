@@ -55,6 +55,9 @@ pub enum SecretPosition {
 }
 
 impl SecretPosition {
+    /// Both, in the order of the configuration.
+    pub const ALL: [Self; 2] = [Self::First, Self::Second];
+
     /// Its number, from 1.
     pub fn number(self) -> u8 {
         match self {
@@ -83,12 +86,10 @@ pub struct Credential {
     /// The embed secret, password, client secret or token, the first where there are two; `None`
     /// if it cannot be read, or the tenant is disabled.
     pub secret: Option<Secret>,
-    /// When the secret ends; `None` unless it is a token.
-    pub ends: Option<Box<TokenEnds>>,
-    /// The embed secret in the second position.
-    pub second_secret: Option<Secret>,
-    /// Where its secrets are kept, in the order of the configuration.
-    pub sources: Box<[SecretRef]>,
+    /// Where that secret is kept; `None` if it is not read.
+    pub source: Option<SecretRef>,
+    /// A part that few credentials have.
+    pub extra: Option<Box<CredentialExtra>>,
     /// How long an exchange waits for another secret once Bold BI refuses the one that it accepted
     /// before; zero if it does not wait.
     pub hold: Duration,
@@ -98,6 +99,20 @@ pub struct Credential {
     pub version: u64,
     /// The same without the secret: equal if the secret alone has changed.
     pub identity: u64,
+}
+
+/// A part that few of a hundred thousand credentials have.
+#[derive(Clone, Debug)]
+pub enum CredentialExtra {
+    /// The embed secret in the second position.
+    SecondSecret {
+        /// `None` if it cannot be read.
+        secret: Option<Secret>,
+        /// Where it is kept.
+        source: SecretRef,
+    },
+    /// The end of a token that is the credential.
+    Ends(TokenEnds),
 }
 
 /// When a token that is a credential ends.
@@ -112,35 +127,69 @@ pub struct TokenEnds {
 impl Credential {
     /// When the secret ends, if it is a token.
     pub fn token_end(&self) -> Option<SystemTime> {
-        self.ends.as_ref()?.token
+        self.ends()?.token
     }
 
     /// The end of the token that is configured beside it, if any.
     pub fn expires(&self) -> Option<SystemTime> {
-        self.ends.as_ref()?.configured
+        self.ends()?.configured
+    }
+
+    fn ends(&self) -> Option<&TokenEnds> {
+        match self.extra.as_deref()? {
+            CredentialExtra::Ends(ends) => Some(ends),
+            CredentialExtra::SecondSecret { .. } => None,
+        }
+    }
+
+    fn second(&self) -> Option<(&Option<Secret>, &SecretRef)> {
+        match self.extra.as_deref()? {
+            CredentialExtra::SecondSecret { secret, source } => Some((secret, source)),
+            CredentialExtra::Ends(_) => None,
+        }
+    }
+
+    /// Where the secret in `position` is kept.
+    pub fn source_in(&self, position: SecretPosition) -> Option<&SecretRef> {
+        match position {
+            SecretPosition::First => self.source.as_ref(),
+            SecretPosition::Second => self.second().map(|(_, source)| source),
+        }
+    }
+
+    /// Where its secrets are kept, in the order of the configuration.
+    pub fn sources(&self) -> impl Iterator<Item = (SecretPosition, &SecretRef)> {
+        let all = SecretPosition::ALL.into_iter();
+        all.filter_map(|position| Some((position, self.source_in(position)?)))
+    }
+
+    /// The same credential with this secret alone.
+    #[must_use]
+    pub fn with_only(self, secret: Secret) -> Self {
+        let extra = self.extra.filter(|extra| matches!(**extra, CredentialExtra::Ends(_)));
+        Self { secret: Some(secret), extra, ..self }
     }
 
     /// The secret in `position`.
     pub fn secret_in(&self, position: SecretPosition) -> Option<&Secret> {
         match position {
             SecretPosition::First => self.secret.as_ref(),
-            SecretPosition::Second => self.second_secret.as_ref(),
+            SecretPosition::Second => self.second()?.0.as_ref(),
         }
     }
 
     /// Whether there is a secret to exchange.
     pub fn has_secret(&self) -> bool {
-        self.secret.is_some() || self.second_secret.is_some()
+        self.positions().next().is_some()
     }
 
     /// Whether both positions have a secret.
     pub fn has_two_secrets(&self) -> bool {
-        self.secret.is_some() && self.second_secret.is_some()
+        self.positions().count() > 1
     }
 
     /// The positions that have a secret, in the order in which they are asked at first.
     pub fn positions(&self) -> impl Iterator<Item = SecretPosition> {
-        let all = [SecretPosition::First, SecretPosition::Second];
-        all.into_iter().filter(|position| self.secret_in(*position).is_some())
+        SecretPosition::ALL.into_iter().filter(|position| self.secret_in(*position).is_some())
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration file: what is accepted, and the exact words about what is not.
 
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -240,7 +241,7 @@ fn a_complete_file_becomes_these_settings() {
     assert_eq!(tenants[0].credential.secret.as_ref().unwrap().expose(), "canary-secret-in-a-file");
     assert_eq!(tenants[0].existing_authorization, ExistingAuthorization::Refuse);
     assert_eq!(tenants[0].max_token_lifetime, Duration::from_secs(86_400));
-    assert_eq!(tenants[0].max_concurrent_requests, Some(48));
+    assert_eq!(tenants[0].max_concurrent_requests.map(NonZeroU32::get), Some(48));
     assert_eq!(tenants[1].max_concurrent_requests, None);
     assert_eq!(*tenants[1].hosts, ["bi.globex.example", "192.0.2.1"]);
     assert_eq!(tenants[1].credential.secret.as_ref().unwrap().expose(), env!("CARGO_PKG_NAME"));

@@ -99,11 +99,11 @@ fn a_tenant_may_be_one_line_and_a_key_of_its_own_replaces_the_whole_default() {
     let names: Vec<_> = settings.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     assert_eq!(names, ["site1", "acme", "own"]);
     let one = named(&settings, "site1");
-    assert_eq!((one.site.as_deref(), &*one.server.name), (Some("site1"), "main"));
+    assert_eq!((one.site(), &*one.server.name), (Some("site1"), "main"));
     assert_eq!(one.credential.secret.as_ref().unwrap().expose(), EMBED_SECRET);
     let acme = named(&settings, "acme");
     assert_eq!(
-        acme.credential.sources[0].to_string(),
+        acme.credential.source.as_ref().unwrap().to_string(),
         format!("the file `{}`", setup.at("secrets/site2"))
     );
     let own = named(&settings, "own");
@@ -193,7 +193,7 @@ fn a_file_with_the_section_of_the_configuration_file_is_told_that_it_is_the_map_
     ] {
         setup.write("tenants.d/a.yaml", own);
         setup.write("secrets/tenants", EMBED_SECRET);
-        assert_eq!(named(&setup.load().unwrap(), "tenants").site.as_deref(), Some("site1"));
+        assert_eq!(named(&setup.load().unwrap(), "tenants").site(), Some("site1"));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::tenant::Tenant;
 /// The body that asks for a token of `subject`. Its memory is overwritten when it is dropped.
 pub(super) fn body(tenant: &Tenant, secret: &Secret, subject: &str, order: &EmbedOrder) -> Bytes {
     let server = format!("{}{}", tenant.server.origin(), tenant.server.base_path);
-    let site = tenant.site.as_ref().map(|site| format!("site/{site}")).unwrap_or_default();
+    let site = tenant.site().map(|site| format!("site/{site}")).unwrap_or_default();
     let fields = EmbedFields {
         serverurl: &server,
         siteidentifier: &site,

@@ -217,7 +217,7 @@ impl Examination {
 
 fn examined(permit: &Permit, steps: Steps) -> Examined {
     let tenant = permit.tenant();
-    let site = tenant.site.as_ref().map_or_else(String::new, |site| format!("site `{site}` of "));
+    let site = tenant.site().map_or_else(String::new, |site| format!("site `{site}` of "));
     let user = &tenant.credential.username;
     Examined {
         name: tenant.name.as_str().to_owned(),

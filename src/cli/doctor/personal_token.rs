@@ -55,7 +55,7 @@ pub(super) fn refused(
         }
         404 => {
             let page = if response.is_html { ", with a web page" } else { "" };
-            let site = tenant.site.as_deref().unwrap_or_default();
+            let site = tenant.site().unwrap_or_default();
             let found = format!("status 404{page}: there is no API of a site `{site}`");
             Some((found, NO_SITE.to_owned()))
         }
@@ -68,7 +68,7 @@ struct OtherSite(String);
 
 impl OtherSite {
     fn found(&self, tenant: &Tenant) -> String {
-        let own = tenant.site.as_deref().unwrap_or_default();
+        let own = tenant.site().unwrap_or_default();
         format!("the token says that it is for the site `{}`, and `site` is `{own}`", self.0)
     }
 
@@ -83,7 +83,7 @@ impl OtherSite {
 /// The last part of the site's own URL, by the token. (Bold BI: claims of tokens, `aud`, such as
 /// `https://bi.example.com/bi/site/site1`.)
 fn other_site(tenant: &Tenant, token: &AccessToken) -> Option<OtherSite> {
-    let own = tenant.site.as_deref()?;
+    let own = tenant.site()?;
     let url = site_url(token)?;
     let (_, site) = url.path().trim_end_matches('/').rsplit_once("/site/")?;
     (site != own && !site.is_empty())

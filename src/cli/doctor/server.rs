@@ -262,7 +262,7 @@ impl Exam<'_> {
         let other = base.strip_suffix(BI).map_or_else(|| format!("{base}{BI}"), str::to_owned);
         let endpoint = |base: &str| {
             let moved = Server { base_path: base.to_owned(), ..self.server.clone() };
-            format!("{}/token", api_base(&moved, tenant.site.as_deref()))
+            format!("{}/token", api_base(&moved, tenant.site()))
         };
         let (own, there) = (endpoint(base), endpoint(&other));
         let at_own = self.look_for_endpoint(&own).await;

@@ -20,7 +20,7 @@ impl Rotation<'_> {
     pub(super) fn unfinished(&self) -> Result<(Journal, String), Failure> {
         let refused = |what: String, hint| Failure::Other { what, hint };
         let mut journal = Journal::resume(self.file).map_err(|error| {
-            let of_two = self.tenant.credential.sources.len() > 1;
+            let of_two = self.tenant.credential.sources().count() > 1;
             let hint = match error {
                 JournalError::Nothing(_) if of_two => Some(POSITION.to_owned()),
                 _ => None,

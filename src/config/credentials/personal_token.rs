@@ -12,7 +12,7 @@ use crate::config::finding::{Finding, Noted};
 use crate::config::place::Place;
 use crate::config::{Check, References, file};
 use crate::secret::Secret;
-use crate::tenant::{Credential, Grant, TokenEnds};
+use crate::tenant::{Credential, CredentialExtra, Grant, TokenEnds};
 
 impl Check<'_> {
     /// The credential that is a token, and the fault of the token.
@@ -46,7 +46,7 @@ impl Check<'_> {
         });
         let (found, username) = (found?, username?);
         let expires = expires?.map(SystemTime::from);
-        let FoundSecrets { first, sources, fault, .. } = found;
+        let FoundSecrets { first, source, fault, .. } = found;
         let end = first.as_ref().and_then(|token| token_end(token.expose(), expires));
         let (secret, fault) = match (first, end) {
             (Some(token), Some(end)) => {
@@ -64,8 +64,9 @@ impl Check<'_> {
         };
         let username = username.into();
         let grant = Grant::Token;
-        let ends = Some(Box::new(TokenEnds { token: end, configured: expires }));
-        let credential = Credential { grant, username, secret, ends, sources, ..stand_in() };
+        let ends = CredentialExtra::Ends(TokenEnds { token: end, configured: expires });
+        let extra = Some(Box::new(ends));
+        let credential = Credential { grant, username, secret, source, extra, ..stand_in() };
         Ok((credential, fault))
     }
 

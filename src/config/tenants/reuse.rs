@@ -46,7 +46,7 @@ impl<'s> Reuse<'s> {
             SecretRef::Env(_) => true,
         };
         self.servers.contains(&Arc::as_ptr(&tenant.server))
-            && tenant.credential.sources.iter().all(is_same)
+            && tenant.credential.sources().all(|(_, source)| is_same(source))
     }
 
     /// The files as they were read.

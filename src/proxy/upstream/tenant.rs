@@ -27,7 +27,7 @@ impl TenantUpstream {
     pub fn new(upstream: Arc<Upstream>, tenant: Arc<Tenant>, alone: bool) -> Self {
         let all = upstream.server().max_connections;
         let limit = match tenant.max_concurrent_requests {
-            Some(limit) => limit as usize,
+            Some(limit) => limit.get() as usize,
             None if alone => all,
             None => (all * 3 / 4).max(1),
         };

@@ -214,7 +214,7 @@ fn identity(permit: &Permit) -> Identity {
         &tenant.credential.version.to_be_bytes()[..],
         tenant.server.origin().as_bytes(),
         tenant.server.base_path.as_bytes(),
-        tenant.site.as_deref().unwrap_or_default().as_bytes(),
+        tenant.site().unwrap_or_default().as_bytes(),
     ]
     .map(<[u8]>::to_vec);
     let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();

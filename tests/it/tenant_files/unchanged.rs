@@ -80,7 +80,7 @@ fn one_changed_file_of_many_leaves_the_tenants_of_the_others_as_they_are() {
     for name in ["first", "site1", "site2", "bolt"] {
         let (one, other) = (tenant(&fewer, name), tenant(&started, name));
         assert_eq!(one.credential.version, other.credential.version, "{name}");
-        assert_eq!((&one.site, one.disabled), (&other.site, other.disabled), "{name}");
+        assert_eq!((one.site(), one.disabled), (other.site(), other.disabled), "{name}");
     }
 }
 
