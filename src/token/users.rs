@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::by_tenant::{ByTenant, TenantRecord};
+use super::moment::Moment;
 use crate::policy::Permit;
 
 /// The last users of all tenants. The number of tenants bounds it.
@@ -33,13 +34,20 @@ struct SeveralUsers {
 pub(super) struct GrantedUser {
     pub(super) permit: Permit,
     /// When the exchange began.
-    pub(super) begun: Instant,
+    begun: Moment,
+}
+
+impl GrantedUser {
+    /// When the exchange began.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun.instant()
+    }
 }
 
 impl LastUsers {
     /// Notes that the exchange of `permit`, which began at `begun`, gave a token.
     pub(super) fn granted(&self, permit: &Permit, begun: Instant) {
-        let user = || GrantedUser { permit: permit.clone(), begun };
+        let user = || GrantedUser { permit: permit.clone(), begun: begun.into() };
         let mut all = self.0.lock();
         let users = all.get_or_insert(permit, || TenantUsers { last: user(), several: None });
         let before = std::mem::replace(&mut users.last, user());
@@ -72,7 +80,7 @@ impl LastUsers {
 
     /// Whether another user than that of `permit` got a token by an exchange that began after `at`.
     pub(super) fn another_since(&self, permit: &Permit, at: Instant) -> bool {
-        self.other_than(permit).is_some_and(|other| other.begun > at)
+        self.other_than(permit).is_some_and(|other| other.begun() > at)
     }
 
     /// Forgets a user that the server refuses by now.

@@ -69,7 +69,7 @@ impl Exchanges {
         since: Instant,
     ) -> Compared {
         let Some(witness) = self.users.witness(permit) else { return Compared::Unknown };
-        if witness.begun >= since {
+        if witness.begun() >= since {
             return Compared::LetIn;
         }
         match (active.reissue)(&witness.permit).unchanged() {
