@@ -17,6 +17,7 @@ use crate::plain_file;
 use crate::plain_file::limit::{MAX_CONFIGURATION, MAX_SECRET};
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
+use crate::secret_file::ResumeCommand;
 use crate::store::StoreSettings;
 use crate::telemetry::{AccessLogSettings, LogSink, TenantSeries};
 use crate::tenant::{Server, Tenants};
@@ -143,6 +144,8 @@ pub struct Settings {
     pub unusable_secrets: Vec<UnusableSecret>,
     /// Whether a start needs the secrets of all tenants.
     pub strict_start: bool,
+    /// The command that ends an unfinished rotation of a secret.
+    pub resume: ResumeCommand,
 }
 
 /// The tenants that metrics have series of.
@@ -251,6 +254,7 @@ impl Settings {
             cas: &RefCell::default(),
             certificate_ends: &RefCell::default(),
             users: &RefCell::default(),
+            resume: &ResumeCommand::new(path),
         };
         let read = Node::read(&text, &notes).and_then(|root| {
             let file = read::read::<file::File>(&root, &notes)?;
@@ -285,8 +289,9 @@ impl Settings {
         } else {
             let (cas, certificate_ends) = (&RefCell::default(), &RefCell::default());
             let users = &RefCell::default();
-            let notes = &notes;
-            let check = Check { notes, references, secrets, files, cas, certificate_ends, users };
+            let (notes, resume) = (&notes, &ResumeCommand::new(Path::new(file)));
+            let check =
+                Check { notes, references, secrets, files, cas, certificate_ends, users, resume };
             Node::read(text, notes).and_then(|root| check.settings(&root))
         };
         let built = notes
@@ -318,6 +323,8 @@ struct Check<'n> {
     certificate_ends: &'n RefCell<CertificateEnds>,
     /// The names of users: thousands of tenants may have one and the same.
     users: &'n RefCell<HashSet<Arc<str>>>,
+    /// The command that ends an unfinished rotation of a secret.
+    resume: &'n ResumeCommand,
 }
 
 impl Check<'_> {
@@ -330,6 +337,8 @@ impl Check<'_> {
         let limits = file.limits.as_ref().given();
         let file_size = limits.and_then(|limits| limits.tenant_file_size.as_ref().given()).copied();
         let admin = self.admin(&at.key("admin"), file.admin);
+        let token_file = admin.as_ref().ok().and_then(AdminSettings::token_file_to_name);
+        let resume = self.resume.clone().with_token_file(token_file);
         let servers = self.servers(&at.key("servers"), file.servers);
         let has_tenant_files = file.tenant_files.as_ref().given().is_some();
         let sections = TenantSections {
@@ -339,7 +348,7 @@ impl Check<'_> {
             file_size: file_size.unwrap_or(Size(MAX_CONFIGURATION as u64)),
             is_shown,
         };
-        let mut tenants = self.tenants(&at, sections, &servers);
+        let mut tenants = Check { resume: &resume, ..self }.tenants(&at, sections, &servers);
         let shown = std::mem::take(&mut tenants.effective);
         let effective = effective.map(|sections| Arc::new(sections.with_tenants(shown)));
         let explained = std::mem::take(&mut tenants.explained);
@@ -396,6 +405,7 @@ impl Check<'_> {
             warnings: Findings::new("", Vec::new()),
             unusable_secrets: Vec::new(),
             strict_start: strict_start?,
+            resume,
         })
     }
 

@@ -47,7 +47,7 @@ use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
 use log_destinations::LogDestinations;
 use restart_only::RestartOnly;
-pub use rotations::unfinished_rotation;
+pub use rotations::named_unfinished_rotation;
 use socket::Socket;
 use socket_file::{AccessChanges, SocketFile};
 use start_error::bind_error;
@@ -266,7 +266,7 @@ impl Running {
         if self.readiness.lacks_secrets() && next.can_warm_up() {
             self.warming_up = start_warm_up(&next, &self.readiness);
         } else {
-            fetch_tokens(&next.gateway, next.without_tokens(Some(&before))).detach_all();
+            fetch_tokens(&next, next.without_tokens(Some(&before))).detach_all();
         }
         next.close_untrusted(&before);
         self.next_listener += bound.len() as ListenerId;

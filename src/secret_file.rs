@@ -10,9 +10,11 @@ use crate::plain_file::limit::MAX_SECRET;
 use crate::secret::{Secret, SecretError};
 
 mod journal;
+mod resume_command;
 mod unfit;
 
 pub use journal::{Journal, JournalError, Journals, is_under_way, is_unfinished, journal_of};
+pub use resume_command::ResumeCommand;
 pub use unfit::{UNWRITABLE, UnfitFile};
 use unfit::{Unfit, replaceable};
 

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::time::MissedTickBehavior;
 
 mod certificates;
+mod counted;
 mod issuers;
 mod problems;
 mod samples;
@@ -19,6 +20,7 @@ mod store;
 mod tenants;
 
 pub use certificates::{ApiKeyStatus, CertificateList, CertificateStatus, Validity};
+use counted::CountedTenants;
 pub use issuers::IssuerStatus;
 pub use problems::Problem;
 use samples::Samples;
@@ -95,36 +97,39 @@ pub struct Overview {
 }
 
 /// How many tenants are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct TenantCounts {
     total: usize,
     ok: usize,
     failing: usize,
     /// Of these the tenants whose last exchange failed; the others have a token that has ended.
     #[serde(skip)]
-    exchange_failing: usize,
-    secret_unreadable: usize,
+    exchange_failing: CountedTenants,
+    secret_unreadable: CountedTenants,
     /// Tenants that go on with their former secret.
     former_secret: usize,
     /// Of these the tenants whose changed secret can be read, and gives no token yet.
-    unproven_secret: usize,
+    unproven_secret: CountedTenants,
+    /// Of these the others, whose secret cannot be used.
+    #[serde(skip)]
+    kept_secret: CountedTenants,
     disabled: usize,
     /// Of the disabled ones the tenants that only an operator has disabled.
-    disabled_by_operator: usize,
+    disabled_by_operator: CountedTenants,
     /// Tenants whose clients got a 401 of Bold BI to a token of ours in the last five minutes.
-    token_rejected: usize,
+    token_rejected: CountedTenants,
     /// Tenants whose first secret is refused, while the second one gives tokens.
-    second_secret: usize,
+    second_secret: CountedTenants,
     /// Tenants with a rotation of their secret that has begun and not ended.
     rotation_unfinished: usize,
     /// Tenants whose last embed call, of the last five minutes, got no usable reply of Bold BI.
-    embed_failing: usize,
+    embed_failing: CountedTenants,
     /// Tenants that refused embed calls of users without a value in the last five minutes.
-    embed_user_refused: usize,
+    embed_user_refused: CountedTenants,
     /// Tenants whose personal access token ends within three days.
-    token_ending: usize,
+    token_ending: CountedTenants,
     /// Tenants whose personal access token has ended: their requests are refused.
-    token_ended: usize,
+    token_ended: CountedTenants,
     never_used: usize,
 }
 
@@ -194,7 +199,7 @@ impl StatusSource {
         let problems = problems::problems(
             &active,
             &self.telemetry,
-            tenants,
+            &tenants,
             &servers,
             &certificates,
             token_store.as_ref(),

@@ -18,12 +18,27 @@ use crate::token::AccessToken;
 /// Why there is no new secret.
 #[derive(Debug, thiserror::Error)]
 pub enum NoNewSecret {
-    /// The request was refused: the secret is as it was.
+    /// The request was refused, with this status if there was a response: the secret is as it was.
     #[error("Bold BI refuses it: {0}")]
-    Refused(String),
+    Refused(String, Option<StatusCode>),
     /// The request may have been carried out, and the reply is lost.
     #[error("it is unknown whether Bold BI did it: {0}")]
     Unknown(String),
+}
+
+impl NoNewSecret {
+    /// The remedy.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Refused(_, Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => {
+                ADMINISTRATOR
+            }
+            Self::Refused(_, Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)) => {
+                NO_SUCH_ROUTE
+            }
+            Self::Refused(..) | Self::Unknown(_) => LOGS,
+        }
+    }
 }
 
 /// Asks Bold BI for a new embed secret, which replaces the site's at once. It is sent once, on a
@@ -35,12 +50,12 @@ pub async fn generate(tenant: &Tenant, token: &AccessToken) -> Result<Secret, No
     let (status, body) = send(tenant, Method::POST, GENERATE, token).await?;
     match status.as_u16() {
         200..=299 => secret_in(&body).ok_or_else(|| {
-            let said = message_in(&body).map(|text| format!(": \"{text}\"")).unwrap_or_default();
+            let said = said(&body);
             let what = format!("its reply ({status}) has no secret that can be used{said}");
             NoNewSecret::Unknown(what)
         }),
-        408 | 500..=599 => Err(NoNewSecret::Unknown(format!("it answers with status {status}"))),
-        _ => Err(NoNewSecret::Refused(format!("it answers with status {status}"))),
+        408 | 500..=599 => Err(NoNewSecret::Unknown(answered(tenant, GENERATE, status, &body))),
+        _ => Err(NoNewSecret::Refused(answered(tenant, GENERATE, status, &body), Some(status))),
     }
 }
 
@@ -51,7 +66,19 @@ pub async fn generate(tenant: &Tenant, token: &AccessToken) -> Result<Secret, No
 pub async fn read_back(tenant: &Tenant, token: &AccessToken) -> Result<Secret, NoNewSecret> {
     let (status, body) = send(tenant, Method::GET, READ_BACK, token).await?;
     let secret = secret_in(&body).filter(|_| status.is_success());
-    secret.ok_or_else(|| NoNewSecret::Refused(format!("it answers with status {status}")))
+    secret.ok_or_else(|| {
+        NoNewSecret::Refused(answered(tenant, READ_BACK, status, &body), Some(status))
+    })
+}
+
+/// A response without a secret in words.
+fn answered(tenant: &Tenant, route: &str, status: StatusCode, body: &[u8]) -> String {
+    let (url, said) = (url(tenant, route), said(body));
+    format!("`{url}` answers with status {status}{said}")
+}
+
+fn url(tenant: &Tenant, route: &str) -> String {
+    format!("{}{}{route}", tenant.server.origin(), tenant.api_base)
 }
 
 async fn send(
@@ -62,18 +89,17 @@ async fn send(
 ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), NoNewSecret> {
     // A connection of its own: on a used one, the request might be sent twice.
     let client = Client::new(&tenant.server);
-    let client = client.map_err(|error| NoNewSecret::Refused(error.to_string()))?;
-    let url = format!("{}{}{route}", tenant.server.origin(), tenant.api_base);
+    let client = client.map_err(|error| NoNewSecret::Refused(error.to_string(), None))?;
     let mut request = Request::builder()
         .method(&method)
-        .uri(url)
+        .uri(url(tenant, route))
         .header(ACCEPT, HeaderValue::from_static("application/json"))
         .header(AUTHORIZATION, token.authorization());
     if method == Method::POST {
         request = request.header(CONTENT_LENGTH, HeaderValue::from(0));
     }
     let request = request.body(Bytes::new());
-    let request = request.map_err(|error| NoNewSecret::Refused(error.to_string()))?;
+    let request = request.map_err(|error| NoNewSecret::Refused(error.to_string(), None))?;
     let deadline = tenant.server.timeouts.exchange;
     let exchanged = timeout(deadline, async {
         let (head, body) = client.fetcher().send(request).await?.into_parts();
@@ -95,6 +121,11 @@ fn secret_in(body: &[u8]) -> Option<Secret> {
     }
     let Some(Value::String(text)) = reply.get_mut("Data").map(Value::take) else { return None };
     Secret::from_file(Ok(Zeroizing::new(text.into_bytes()))).ok()
+}
+
+/// Bold BI's own words behind a colon, if there are any.
+fn said(body: &[u8]) -> String {
+    message_in(body).map(|text| format!(": \"{text}\"")).unwrap_or_default()
 }
 
 /// Bold BI's own words in a reply without a secret, escaped. `None` if they could hold a secret: a
@@ -125,6 +156,11 @@ fn message_in(body: &[u8]) -> Option<String> {
 /// Shorter than any embed secret.
 const MAX_WORD: usize = 20;
 const MAX_MESSAGE: usize = 200;
+const ADMINISTRATOR: &str = "the user of `--admin-subject` must be an administrator of the site";
+const NO_SUCH_ROUTE: &str = "compare the `url` of the server and the `site` of the tenant with Bold BI's address. If they are right, \
+                             this version has no API for it: generate the secret in Bold BI (Settings > Embed) and \
+                             write it to the file";
+const LOGS: &str = "look into the logs of Bold BI, and of proxies in front of it";
 const GENERATE: &str = "/v5.0/settings/embed-secret/generate";
 const READ_BACK: &str = "/v5.0/settings/embed-secret";
 

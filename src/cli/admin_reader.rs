@@ -122,8 +122,9 @@ impl AdminReader {
     }
 }
 
-/// An error with its innermost cause, and what to do about it.
-pub(super) fn explained(error: &FetchError) -> (String, Option<&'static str>) {
+/// An error with its innermost cause, and what to do about it; `takes_address` is whether the
+/// command has `--address`.
+pub(super) fn explained(error: &FetchError, takes_address: bool) -> (String, Option<&'static str>) {
     let refused = |cause: &&(dyn Error + 'static)| {
         let error = cause.downcast_ref::<io::Error>();
         error.is_some_and(|error| {
@@ -135,9 +136,11 @@ pub(super) fn explained(error: &FetchError) -> (String, Option<&'static str>) {
         error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     };
     let hint = match error {
-        FetchError::NotHttp(_) => Some(OTHER_PROTOCOL),
+        FetchError::NotHttp(_) if takes_address => Some(OTHER_PROTOCOL),
+        FetchError::NotHttp(_) => Some(CHANGED_TLS),
         _ if causes(error).any(|cause| denied(&cause)) => Some(NOT_PERMITTED),
-        _ if causes(error).any(|cause| refused(&cause)) => Some(NOT_LISTENING),
+        _ if causes(error).any(|cause| refused(&cause)) && takes_address => Some(NOT_LISTENING),
+        _ if causes(error).any(|cause| refused(&cause)) => Some(NOT_LISTENING_THERE),
         _ => None,
     };
     let last = causes(error).last().map(ToString::to_string).unwrap_or_default();
@@ -156,6 +159,10 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
 
 const NOT_LISTENING: &str = "no gateway listens there: is it running? A changed `admin.address` waits for a restart: until then, name \
      the former one with `--address`";
+const NOT_LISTENING_THERE: &str =
+    "no gateway listens there: is it running? A changed `admin.address` waits for a restart";
+const CHANGED_TLS: &str =
+    "another program may listen there; or `admin.tls` has changed, which waits for a restart";
 const NOT_PERMITTED: &str = "a Unix socket of the admin listener has mode 0660: run this as the gateway's user, or \
                              as a member of its group";
 const OTHER_PROTOCOL: &str = "the admin listener may have `tls`: without `--address`, the configuration tells; \

@@ -57,7 +57,7 @@ impl HealthCommand {
                 "no response within 2 s; the gateway hangs or has too little CPU time: look at its log",
             ));
         };
-        let (status, body) = response.map_err(|error| match explained(&error) {
+        let (status, body) = response.map_err(|error| match explained(&error, true) {
             (what, Some(hint)) => failed(&format!("{what}; {hint}")),
             (what, None) => failed(&what),
         })?;

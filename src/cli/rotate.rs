@@ -13,7 +13,7 @@ use crate::boldbi::rotation::{self, NoNewSecret};
 use crate::boldbi::{BoldBi, hint};
 use crate::policy::Permit;
 use crate::secret::{Secret, SecretRef};
-use crate::secret_file::{Journal, JournalError, Replacement};
+use crate::secret_file::{Journal, JournalError, Replacement, ResumeCommand};
 use crate::tenant::{Grant, SecretPosition, Tenant};
 use crate::token::{AccessToken, ExchangeError};
 use audit::RotationAudit;
@@ -88,6 +88,7 @@ impl RotateCommand {
                 rotation.unfinished().map_err(|failure| audit.refused(failure))?;
             (Some(journal), message)
         } else {
+            rotation.unhindered().map_err(|failure| audit.refused(failure))?;
             (None, "a rotation begins".to_owned())
         };
         audit.line("begun", &message, None)?;
@@ -103,20 +104,20 @@ impl RotateCommand {
         }
     }
 
-    /// The command that ends an unfinished rotation. Words that a shell may read in another way
-    /// are for the operator to fill in.
+    /// The command that ends an unfinished rotation.
     fn resume_command(&self) -> String {
-        let is_plain = |text: &str| {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@._+-/".contains(&byte);
-            !text.is_empty() && text.bytes().all(is_plain)
-        };
-        let subject = Some(&*self.admin_subject).filter(|text| is_plain(text)).unwrap_or("USER");
-        let config = self.config.path.to_str().filter(|text| is_plain(text)).unwrap_or("FILE");
-        let position = if self.position == 2 { " --position 2" } else { "" };
-        format!(
-            "boldgate rotate {} --admin-subject {subject} --resume{position} --config {config}",
-            self.tenant
-        )
+        let number = usize::from(self.position) - 1;
+        self.resume().text(&self.tenant, number, Some(&self.admin_subject))
+    }
+
+    /// The command that ends the unfinished rotation of the secret in this file, which another
+    /// administrator may have begun.
+    fn resume_command_by_journal(&self, file: &Path) -> String {
+        self.resume().text_by_journal(&self.tenant, usize::from(self.position) - 1, file)
+    }
+
+    fn resume(&self) -> ResumeCommand {
+        ResumeCommand::new(&self.config.path).with_token_file(self.token_file.as_deref())
     }
 
     /// The file of the secret to rotate.
@@ -142,12 +143,18 @@ impl RotateCommand {
 }
 
 impl Rotation<'_> {
+    /// Another rotation of this secret counts first: the file of that one must stay.
+    fn unhindered(&self) -> Result<(), Failure> {
+        let under_way = || JournalError::UnderWay(crate::secret_file::journal_of(self.file));
+        let other = crate::secret_file::is_under_way(self.file).then(under_way);
+        let Some(error) = other.or_else(|| Journal::obstacle(self.file)) else { return Ok(()) };
+        let resume = self.command.resume_command_by_journal(self.file);
+        let RotationFailure { what, hint, .. } = RotationFailure::of_journal(&error, &resume);
+        Err(Failure::Other { what, hint })
+    }
+
     async fn rotate(&self) -> Result<String, RotationFailure> {
         let name = &self.tenant.name;
-        // The journal of an earlier rotation counts first: the file of that one must stay.
-        if let Some(error) = Journal::obstacle(self.file) {
-            return Err(RotationFailure::of_journal(&error, &self.command.resume_command()));
-        }
         Replacement::check(self.file)?;
         // It is locked: from here on no other process touches the files.
         let journal = Journal::begin(self.file, name.as_str(), &self.command.admin_subject);
@@ -190,10 +197,10 @@ impl Rotation<'_> {
         self.reached(RotationStep::Asked);
         let secret = match rotation::generate(self.tenant, &token).await {
             Ok(secret) => secret,
-            Err(error @ NoNewSecret::Refused(_)) => {
+            Err(error @ NoNewSecret::Refused(..)) => {
                 let what = format!("no embed secret was generated: {error}");
                 self.gateway.release(self.command).await;
-                return Err(self.cancelled(journal, what, Some(ADMINISTRATOR.to_owned())));
+                return Err(self.cancelled(journal, what, Some(error.hint().to_owned())));
             }
             Err(error @ NoNewSecret::Unknown(_)) => match self.read_back_once(&token).await {
                 Ok(secret) => secret,
@@ -310,12 +317,13 @@ impl Rotation<'_> {
             }
             Err(NotHeld::NotTold(why)) => why,
         };
+        let hold = self.tenant.credential.hold;
         if command.token_file.is_some() {
             let what =
                 format!("no running gateway can be told to hold exchanges, as ordered: {why}");
-            return Err((what, ORDERED.to_owned()));
+            let hint = if hold.is_zero() { ORDERED } else { ORDERED_OR_COVERED };
+            return Err((what, hint.to_owned()));
         }
-        let hold = self.tenant.credential.hold;
         let what = if hold.is_zero() {
             format!(
                 "warning: no running gateway was told to hold exchanges of `{}`: {why}. Until it has read \
@@ -378,11 +386,13 @@ const IN_A_FILE: &str =
 const SETTLING: Duration = Duration::from_secs(5);
 const STUCK: &str = "correct the configuration first (`boldgate check`, and the log of the gateway): the new secret is \
                      in force only once the whole configuration is";
-const ORDERED: &str = "mend that, or rotate without `--token-file`";
+const ORDERED: &str = "mend that: without a gateway that is told, and without `hold` in the tenant's \
+                       `credential`, requests fail until it has read the new secret";
+const ORDERED_OR_COVERED: &str = "mend that; or rotate without `--token-file`: `hold` in the tenant's \
+                                  `credential` lets requests wait for the new secret";
 const STDERR: &str = "give it a stderr: it has warnings";
 const BY_HAND: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, write \
                        it to the file, and run this again; tokens that were given serve on until their end";
-const ADMINISTRATOR: &str = "the user of `--admin-subject` must be an administrator of the site";
 const AFTER_HELP: &str = "\
 Bold BI ends the former secret at once. The new one takes the place of the file before anything else is \
 done. A running gateway is told by its admin API to hold exchanges meanwhile; it reads the file by itself. \

@@ -6,7 +6,7 @@ use super::named_tenant::{DISABLED, disabled_to_do, no_such_tenant};
 use super::{ConfigFile, Failure, output, print, runtime};
 use crate::boldbi::{BoldBi, InTurn, hint_in_rotation, token_claims};
 use crate::config::Settings;
-use crate::run::unfinished_rotation;
+use crate::run::named_unfinished_rotation;
 use crate::tenant::Tenant;
 use crate::token::AccessToken;
 
@@ -41,11 +41,10 @@ impl TokenCommand {
         if let Some((position, error)) = refused {
             print(&format!("position {}:    {}", position.number(), error.kind))?;
         }
-        let token = result.map_err(|error| Failure::Other {
-            what: error.to_string(),
-            hint: Some(
-                hint_in_rotation(&error, unfinished_rotation(tenant).as_deref()).into_owned(),
-            ),
+        let token = result.map_err(|error| {
+            let command = named_unfinished_rotation(tenant, &settings.resume);
+            let hint = hint_in_rotation(&error, command.as_deref()).into_owned();
+            Failure::Other { what: error.to_string(), hint: Some(hint) }
         })?;
         if tenant.credential.has_two_secrets() {
             print(&format!("position:      {}", position.number()))?;

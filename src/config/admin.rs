@@ -44,6 +44,16 @@ pub struct AdminSettings {
     pub client_names: Option<Arc<[CertificateName]>>,
 }
 
+impl AdminSettings {
+    /// The file of the token that `boldgate rotate` sends only if it is named: over plain HTTP,
+    /// another process of this machine could have taken the address.
+    pub fn token_file_to_name(&self) -> Option<&Path> {
+        let is_plain = self.certificate_file.is_none();
+        let is_tcp = matches!(self.address, ListenAddress::Tcp(_));
+        self.token_file.as_deref().filter(|_| self.actions && is_plain && is_tcp)
+    }
+}
+
 /// The token of the admin API. Only its hash stays in memory, and nothing shows it.
 #[derive(Clone)]
 pub struct AdminToken([u8; 32]);

@@ -59,6 +59,7 @@ impl Check<'_> {
             defaults: &defaults,
             file_size,
             is_shown,
+            resume: self.resume,
         };
         let mut all = TenantsBuilder::new(&at, self);
         let has_files = !files.is_missing();

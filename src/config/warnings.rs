@@ -106,13 +106,23 @@ impl Check<'_> {
                     "found a file{named} {UNFINISHED}: whether Bold BI takes its secret is unknown"
                 );
                 self.notes.pass();
-                self.notes.warn(at.finding(problem, accepted).hint(resume(at.path())));
+                self.notes
+                    .warn(at.finding(problem, accepted).hint(self.resume_hint(at.path(), path)));
             }
             Some(other) => {
                 let problem = format!("found a file{named} that cannot be rotated: {other}");
                 self.notes.warn(at.finding(problem, accepted).hint(FOREIGN));
             }
         }
+    }
+
+    /// The hint about the unfinished rotation of the secret in the file at `secret`, whose place in
+    /// the configuration is `key`.
+    fn resume_hint(self, key: &str, secret: &Path) -> String {
+        let named = key.strip_prefix("tenants.").and_then(|rest| rest.rsplit_once(".credential."));
+        let (tenant, key) = named.unwrap_or(("TENANT", key));
+        let number = usize::from(key.starts_with("embed_secrets[1]"));
+        format!("`{}` {ENDS}", self.resume.text_by_journal(tenant, number, secret))
     }
 
     /// A warning about a file that holds a secret and could be read.
@@ -124,14 +134,6 @@ impl Check<'_> {
             self.notes.warn(at.finding(problem, accepted).hint(OPEN_TO_ALL));
         }
     }
-}
-
-/// The hint about the unfinished rotation of the secret at this path.
-fn resume(path: &str) -> String {
-    let named = path.strip_prefix("tenants.").and_then(|rest| rest.rsplit_once(".credential."));
-    let (tenant, key) = named.unwrap_or(("TENANT", path));
-    let position = if key.starts_with("embed_secrets[1]") { " --position 2" } else { "" };
-    format!("`boldgate rotate {tenant} --admin-subject USER --resume{position}` {ENDS}")
 }
 
 /// Whether a warning is about a rotation that has not ended. A running gateway follows these by

@@ -20,6 +20,7 @@ use crate::proxy::{
     ClientLimits, PassedUpstream, Proxy, TenantUpstream, TotalConnections, UnfinishedHeads,
     Upstream,
 };
+use crate::secret_file::ResumeCommand;
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tenant::{Server, Tenant};
 use crate::token::TokenSource;
@@ -38,6 +39,8 @@ pub(super) struct Generation {
     /// The configuration, for the status API.
     pub(super) effective: Option<Arc<EffectiveConfig>>,
     pub(super) alarm: SecretAlarm,
+    /// The command that ends an unfinished rotation of a secret.
+    pub(super) resume: ResumeCommand,
     metrics: MetricsSettings,
     /// The address of the admin listener if it serves HTTPS, as the configuration has it.
     admin_tls: Option<Box<str>>,
@@ -137,6 +140,7 @@ impl Generation {
             certificate_ends: settings.certificate_ends,
             effective: settings.effective,
             alarm,
+            resume: settings.resume,
             metrics: settings.metrics,
             admin_tls,
         })

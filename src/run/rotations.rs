@@ -13,7 +13,7 @@ use super::connections::Connections;
 use crate::gateway::Gateway;
 use crate::plain_file::{AccessGuard, ReadThreads};
 use crate::secret::SecretRef;
-use crate::secret_file::Journals;
+use crate::secret_file::{Journals, ResumeCommand};
 use crate::telemetry::Telemetry;
 use crate::tenant::{Grant, Tenant};
 
@@ -26,10 +26,9 @@ pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Teleme
     let threads = ReadThreads::default();
     let mut known = Unfinished::new();
     loop {
-        let Some(gateway) = connections.upgrade().map(|of| Arc::clone(&of.generation().gateway))
-        else {
-            return;
-        };
+        let Some(generation) = connections.upgrade().map(|of| of.generation()) else { return };
+        let (gateway, resume) = (Arc::clone(&generation.gateway), generation.resume.clone());
+        drop(generation);
         let (begun, threads) = (Instant::now(), threads.clone());
         // A file system may hang: then the last answer stays.
         let looked = spawn_blocking(move || threads.run(move || unfinished(&gateway)));
@@ -37,11 +36,11 @@ pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Teleme
             // Of two secrets of a tenant, the first is ended first.
             let mut rotations: Vec<_> = found
                 .keys()
-                .map(|(tenant, number)| (tenant.clone(), resume_command(tenant, *number)))
+                .map(|(tenant, number)| (tenant.clone(), resume.text(tenant, *number, None)))
                 .collect();
             rotations.dedup_by(|second, first| second.0 == first.0);
             telemetry.unfinished_rotations.found(rotations);
-            log(&known, &found);
+            log(&known, &found, &resume);
             known = found;
         }
         sleep(MIN_PAUSE.max(begun.elapsed() * PAUSE_FACTOR)).await;
@@ -49,10 +48,10 @@ pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Teleme
 }
 
 /// Logs each rotation once: those that were not known, and the end of those that were.
-fn log(known: &Unfinished, found: &Unfinished) {
+fn log(known: &Unfinished, found: &Unfinished, resume: &ResumeCommand) {
     let new = || found.iter().filter(|(key, path)| known.get(key) != Some(path));
     for ((tenant, number), path) in new().take(MAX_LINES) {
-        let hint = format!("`{}` ends it", resume_command(tenant, *number));
+        let hint = format!("`{}` ends it; {WHOSE}", resume.text(tenant, *number, None));
         tracing::warn!(
             boldgate.tenant = tenant,
             path = %path.display(),
@@ -75,16 +74,20 @@ fn log(known: &Unfinished, found: &Unfinished) {
     }
 }
 
-/// The command that ends the rotation of a tenant's secret, if one has begun and not ended.
-pub fn unfinished_rotation(tenant: &Tenant) -> Option<String> {
+/// The command that ends the rotation of a tenant's secret, if one has begun and not ended; for
+/// logs.
+pub(super) fn unfinished_rotation(tenant: &Tenant, resume: &ResumeCommand) -> Option<String> {
     let ((name, number), _) = journals_of(tenant, &mut Journals::default()).next()?;
-    Some(resume_command(&name, number))
+    Some(resume.text(&name, number, None))
 }
 
-/// The command that ends the rotation of the secret with this number, from 0.
-fn resume_command(tenant: &str, number: usize) -> String {
-    let position = if number == 1 { " --position 2" } else { "" };
-    format!("boldgate rotate {tenant} --admin-subject USER --resume{position}")
+/// The same with the administrator that the journal names; for the terminal of an operator.
+pub fn named_unfinished_rotation(tenant: &Tenant, resume: &ResumeCommand) -> Option<String> {
+    let ((name, number), _) = journals_of(tenant, &mut Journals::default()).next()?;
+    match tenant.credential.sources().nth(number)? {
+        (_, SecretRef::File(secret)) => Some(resume.text_by_journal(&name, number, secret)),
+        (_, SecretRef::Env(_)) => None,
+    }
 }
 
 /// The journals beside the secrets of all tenants.
@@ -117,5 +120,6 @@ fn journals_of(
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 /// Bounds the time of looking to a hundredth, also where there are very many files.
 const PAUSE_FACTOR: u32 = 100;
+const WHOSE: &str = "USER is the administrator who began, whom `boldgate check` names";
 /// Bounds the lines of one look; all tenants may have their secrets on one volume.
 const MAX_LINES: usize = 20;

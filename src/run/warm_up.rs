@@ -9,7 +9,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::admin::Readiness;
 use crate::boldbi::hint_in_rotation;
-use crate::gateway::Gateway;
 
 use super::generation::Generation;
 use super::rotations::unfinished_rotation;
@@ -18,18 +17,17 @@ use super::rotations::unfinished_rotation;
 /// too long, it is ready without them, and the fetching continues. While the secret of one of these
 /// tenants cannot be used, the gateway is not ready.
 pub(super) fn start_warm_up(generation: &Generation, readiness: &Arc<Readiness>) -> JoinHandle<()> {
-    let (gateway, readiness) = (Arc::clone(&generation.gateway), Arc::clone(readiness));
-    let tenants = generation.without_tokens(None);
+    let readiness = Arc::clone(readiness);
+    let mut fetching = fetch_tokens(generation, generation.without_tokens(None));
     if !generation.can_warm_up() {
         readiness.set_lacks_secrets();
-        fetch_tokens(&gateway, tenants).detach_all();
+        fetching.detach_all();
         return tokio::spawn(async {});
     }
-    tokio::spawn(warm_up(gateway, tenants, readiness))
+    tokio::spawn(warm_up(fetching, readiness))
 }
 
-async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readiness: Arc<Readiness>) {
-    let mut fetching = fetch_tokens(&gateway, tenants);
+async fn warm_up(mut fetching: JoinSet<()>, readiness: Arc<Readiness>) {
     let all = async { while fetching.join_next().await.is_some() {} };
     let _ = timeout(READINESS_TIMEOUT, all).await;
     readiness.set_ready();
@@ -37,11 +35,12 @@ async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readiness: Arc<Read
 }
 
 /// Fetches the tokens of `tenants` (by index) in the background, a few at a time.
-pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinSet<()> {
+pub(super) fn fetch_tokens(generation: &Generation, tenants: Vec<usize>) -> JoinSet<()> {
     let mut fetching = JoinSet::new();
     let running = Arc::new(Semaphore::new(MAX_CONCURRENT_EXCHANGES));
     for index in tenants {
-        let (gateway, running) = (Arc::clone(gateway), Arc::clone(&running));
+        let (gateway, running) = (Arc::clone(&generation.gateway), Arc::clone(&running));
+        let resume = generation.resume.clone();
         fetching.spawn(async move {
             // Gateways that start together must not exchange at the same moment.
             sleep(MAX_JITTER.mul_f64(fastrand::f64())).await;
@@ -51,7 +50,7 @@ pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinS
                 // A reload has changed the tenant and fetches its token.
                 Err(error) if !error.is_permit_revoked() => {
                     let of = Arc::clone(tenant);
-                    let command = spawn_blocking(move || unfinished_rotation(&of)).await;
+                    let command = spawn_blocking(move || unfinished_rotation(&of, &resume)).await;
                     let command = command.ok().flatten();
                     let hint = hint_in_rotation(&error.cause, command.as_deref());
                     let (hint, tenant) = (&*hint, &tenant.name);

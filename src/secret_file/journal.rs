@@ -135,17 +135,11 @@ impl Journal {
 
     /// The administrator who began; `None` if that cannot be read.
     pub fn begun_by(&mut self) -> Option<String> {
-        self.find(|entry| match entry {
-            JournalEntry::Begun { subject, .. } => Some(subject),
-            JournalEntry::Asked(_) => None,
-        })
+        self.find(administrator)
     }
 
     fn find<T>(&mut self, wanted: impl Fn(JournalEntry) -> Option<T>) -> Option<T> {
-        let mut text = Zeroizing::new(String::new());
-        self.file.rewind().ok()?;
-        (&self.file).take(MAX_JOURNAL).read_to_string(&mut text).ok()?;
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).find_map(wanted)
+        find(&self.file, wanted)
     }
 
     /// Removes the journal, and the file that no rotation needs any more.
@@ -176,6 +170,32 @@ impl Journal {
         self.file.write_all(&line)?;
         self.file.sync_all()
     }
+}
+
+/// The administrator who began the rotation of `secret`, as its journal says; `None` if that cannot
+/// be read.
+pub(super) fn begun_by(secret: &Path) -> Option<String> {
+    let path = journal_of(secret);
+    // Opening something else, such as a pipe, could hang.
+    if is_foreign(&path) {
+        return None;
+    }
+    find(&File::open(path).ok()?, administrator)
+}
+
+fn administrator(entry: JournalEntry) -> Option<String> {
+    match entry {
+        JournalEntry::Begun { subject, .. } => Some(subject),
+        JournalEntry::Asked(_) => None,
+    }
+}
+
+/// The first of the entries that is wanted.
+fn find<T>(mut file: &File, wanted: impl Fn(JournalEntry) -> Option<T>) -> Option<T> {
+    let mut text = Zeroizing::new(String::new());
+    file.rewind().ok()?;
+    file.take(MAX_JOURNAL).read_to_string(&mut text).ok()?;
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).find_map(wanted)
 }
 
 /// Whether a rotation of `secret` has begun, and its process has ended without ending it.

@@ -6,11 +6,12 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::certificates::{CertificateList, ValidityState};
+use super::counted::MAX_NAMED_TENANTS;
 use super::servers::ServerStatus;
 use super::store::TokenStoreStatus;
 use super::{ShownGeneration, TenantCounts, issuers};
 use crate::caller::KeyCondition;
-use crate::telemetry::{LogFault, RecordedReload, Telemetry};
+use crate::telemetry::{LogFault, RecordedReload, Telemetry, UnfinishedRotations};
 
 /// A thing that needs an operator.
 #[derive(Debug, Serialize)]
@@ -34,7 +35,7 @@ enum Severity {
 pub(super) fn problems(
     active: &ShownGeneration,
     telemetry: &Telemetry,
-    tenants: TenantCounts,
+    tenants: &TenantCounts,
     servers: &[ServerStatus],
     certificates: &CertificateList,
     token_store: Option<&TokenStoreStatus>,
@@ -47,7 +48,7 @@ pub(super) fn problems(
     found.tenants(tenants, token_store.is_some());
     found.personal_tokens(tenants);
     found.embed_calls(tenants);
-    found.rotations(tenants.total, &telemetry.unfinished_rotations.tenants());
+    found.rotations(&telemetry.unfinished_rotations);
     found.servers(servers);
     found.certificates(certificates);
     found.issuers(active);
@@ -88,101 +89,86 @@ impl Found {
         self.0.push(Problem { severity: Severity::Warning, section, text: text.into() });
     }
 
-    fn tenants(&mut self, tenants: TenantCounts, has_store: bool) {
+    fn tenants(&mut self, tenants: &TenantCounts, has_store: bool) {
         let total = tenants.total;
-        if tenants.exchange_failing > 0 {
-            let count = tenants.exchange_failing;
-            let text = format!("{count} of {total} tenants: the last exchange failed");
-            self.failing("tenants", text);
+        if let Some(named) = tenants.exchange_failing.of(total) {
+            self.failing("tenants", format!("{named}: the last exchange failed"));
         }
-        if tenants.secret_unreadable > 0 {
-            let count = tenants.secret_unreadable;
-            self.failing(
-                "tenants",
-                format!("{count} of {total} tenants: the secret cannot be used"),
-            );
+        if let Some(named) = tenants.secret_unreadable.of(total) {
+            self.failing("tenants", format!("{named}: the secret cannot be used"));
         }
-        let kept = tenants.former_secret - tenants.unproven_secret;
-        if kept > 0 {
+        if let Some(named) = tenants.kept_secret.of(total) {
             let text = format!(
-                "{kept} of {total} tenants: the secret cannot be used; the former one is used on, and a restart would lose it"
+                "{named}: the secret cannot be used; the former one is used on, and a restart would lose it"
             );
             self.warning("tenants", text);
         }
-        if tenants.unproven_secret > 0 {
-            let count = tenants.unproven_secret;
+        if let Some(named) = tenants.unproven_secret.of(total) {
             let text = format!(
-                "{count} of {total} tenants: the changed secret gives no token yet; tokens by the former one serve for an hour after the change at most"
+                "{named}: the changed secret gives no token yet; tokens by the former one serve for an hour after the change at most"
             );
             self.warning("tenants", text);
         }
-        if tenants.token_rejected > 0 {
-            let count = tenants.token_rejected;
+        if let Some(named) = tenants.token_rejected.of(total) {
             let text = format!(
-                "{count} of {total} tenants: Bold BI answers 401 to tokens that it gave, see `doctor`"
+                "{named}: Bold BI answers 401 to tokens that it gave, see `boldgate doctor`"
             );
             self.warning("tenants", text);
         }
-        if tenants.second_secret > 0 {
-            let count = tenants.second_secret;
+        if let Some(named) = tenants.second_secret.of(total) {
             let text = format!(
-                "{count} of {total} tenants: Bold BI refuses the first of two secrets, and the second one gives tokens"
+                "{named}: Bold BI refuses the first of two secrets, and the second one gives tokens"
             );
             self.warning("tenants", text);
         }
-        if tenants.disabled_by_operator > 0 {
-            let count = tenants.disabled_by_operator;
+        if let Some(named) = tenants.disabled_by_operator.of(total) {
             let end = if has_store { "they are enabled" } else { "a restart" };
-            let text = format!("{count} of {total} tenants: disabled by an operator until {end}");
+            self.warning("tenants", format!("{named}: disabled by an operator until {end}"));
+        }
+    }
+
+    fn personal_tokens(&mut self, tenants: &TenantCounts) {
+        let total = tenants.total;
+        if let Some(named) = tenants.token_ended.of(total) {
+            self.failing("tenants", format!("{named}: the personal access token has ended"));
+        }
+        if let Some(named) = tenants.token_ending.of(total) {
+            let text = format!("{named}: the personal access token ends within three days");
             self.warning("tenants", text);
         }
     }
 
-    fn personal_tokens(&mut self, tenants: TenantCounts) {
+    fn embed_calls(&mut self, tenants: &TenantCounts) {
         let total = tenants.total;
-        if tenants.token_ended > 0 {
-            let count = tenants.token_ended;
-            let text = format!("{count} of {total} tenants: the personal access token has ended");
+        if let Some(named) = tenants.embed_failing.of(total) {
+            let text = format!("{named}: the last embed call got no usable reply");
             self.failing("tenants", text);
         }
-        if tenants.token_ending > 0 {
-            let count = tenants.token_ending;
+        if let Some(named) = tenants.embed_user_refused.of(total) {
             let text = format!(
-                "{count} of {total} tenants: the personal access token ends within three days"
+                "{named}: users were refused in the last five minutes because their claims or names give \
+                 no value to embed with"
             );
             self.warning("tenants", text);
         }
     }
 
-    fn embed_calls(&mut self, tenants: TenantCounts) {
-        let total = tenants.total;
-        if tenants.embed_failing > 0 {
-            let count = tenants.embed_failing;
-            let text =
-                format!("{count} of {total} tenants: the last embed call got no usable reply");
-            self.failing("tenants", text);
-        }
-        if tenants.embed_user_refused > 0 {
-            let count = tenants.embed_user_refused;
+    /// Each tenant has a line of its own, with the command for it.
+    fn rotations(&mut self, rotations: &UnfinishedRotations) {
+        let unfinished = rotations.tenants();
+        for tenant in unfinished.iter().take(MAX_NAMED_TENANTS) {
+            let Some(command) = rotations.command(tenant) else { continue };
             let text = format!(
-                "{count} of {total} tenants: users were refused in the last five minutes because their \
-                 claims or names give no value to embed with"
+                "tenant {tenant}: a rotation of the secret has begun and not ended; `{command}` ends it, \
+                 where USER is the administrator who began, whom `boldgate check` names"
             );
             self.warning("tenants", text);
         }
-    }
-
-    fn rotations(&mut self, total: usize, unfinished: &[String]) {
-        let count = unfinished.len();
-        if count > 0 {
-            let mut names = unfinished[..count.min(MAX_NAMED_TENANTS)].join(", ");
-            if count > MAX_NAMED_TENANTS {
-                names.push_str(", …");
-            }
+        let more = unfinished.len().saturating_sub(MAX_NAMED_TENANTS);
+        if more > 0 {
             let text = format!(
-                "{count} of {total} tenants ({names}): a rotation of the secret has begun and not ended; \
-                 `boldgate rotate TENANT --admin-subject USER --resume` ends it, with `--position 2` for \
-                 the second of two secrets"
+                "{more} more tenants: a rotation of the secret has begun and not ended; `boldgate check` \
+                 names them, and the command for each"
             );
             self.warning("tenants", text);
         }
@@ -356,8 +342,6 @@ const STOPPING: &str =
     "the gateway is stopping: requests in flight finish, and it takes no new ones after that";
 /// Servers that are named one by one.
 const MAX_NAMED: usize = 20;
-/// Tenants that are named in one problem.
-const MAX_NAMED_TENANTS: usize = 3;
 /// Problems that are listed.
 const MAX_PROBLEMS: usize = 50;
 

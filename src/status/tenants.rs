@@ -330,34 +330,35 @@ pub(super) fn counts(gateway: &Gateway, telemetry: &Telemetry) -> TenantCounts {
     for tenant in gateway.tenants().iter() {
         counts.total += 1;
         let by_operator = gateway.disabled_by(tenant) == Some(DisabledBy::Operator);
-        counts.disabled_by_operator += usize::from(by_operator);
+        counts.disabled_by_operator.add_if(by_operator, tenant);
         let rejected = gateway.metrics(tenant).was_rejected_within(LATELY, now);
-        counts.token_rejected += usize::from(rejected);
+        counts.token_rejected.add_if(rejected, tenant);
         let embeds = gateway.metrics(tenant).known_embed_record();
         let has = |test: fn(&EmbedRecord, Duration) -> bool| {
-            usize::from(embeds.is_some_and(|embeds| test(embeds, LATELY)))
+            embeds.is_some_and(|embeds| test(embeds, LATELY))
         };
-        counts.embed_failing += has(EmbedRecord::has_failed_within);
-        counts.embed_user_refused += has(EmbedRecord::was_user_refused_within);
+        counts.embed_failing.add_if(has(EmbedRecord::has_failed_within), tenant);
+        counts.embed_user_refused.add_if(has(EmbedRecord::was_user_refused_within), tenant);
         let is_second = gateway.metrics(tenant).secret_position() == 2;
-        counts.second_secret += usize::from(is_second && tenant.credential.has_two_secrets());
+        counts.second_secret.add_if(is_second && tenant.credential.has_two_secrets(), tenant);
         let is_enabled = gateway.disabled_by(tenant).is_none();
         if let Some(end) = tenant.credential.token_end().filter(|_| is_enabled) {
-            counts.token_ended += usize::from(end <= now);
-            counts.token_ending += usize::from(end > now && end <= now + TOKEN_ENDS_SOON);
+            counts.token_ended.add_if(end <= now, tenant);
+            counts.token_ending.add_if(end > now && end <= now + TOKEN_ENDS_SOON, tenant);
         }
         match state(gateway, tenant, gateway.metrics(tenant).exchange_times()) {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => {
                 counts.failing += 1;
                 let is_exchanged = tenant.credential.grant.is_exchanged();
-                counts.exchange_failing += usize::from(is_exchanged);
+                counts.exchange_failing.add_if(is_exchanged, tenant);
             }
-            TenantState::SecretUnreadable => counts.secret_unreadable += 1,
+            TenantState::SecretUnreadable => counts.secret_unreadable.add_if(true, tenant),
             TenantState::FormerSecret => {
                 counts.former_secret += 1;
                 let is_kept = gateway.metrics(tenant).secret_is_unreadable();
-                counts.unproven_secret += usize::from(!is_kept);
+                counts.unproven_secret.add_if(!is_kept, tenant);
+                counts.kept_secret.add_if(is_kept, tenant);
             }
             TenantState::Disabled => counts.disabled += 1,
             TenantState::NeverUsed => counts.never_used += 1,

@@ -292,7 +292,7 @@ async fn a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not() {
     let line = gateway.log().into_iter().find(|line| line["boldgate.tenant"] == "acme").unwrap();
     assert_eq!(line["severity"], "WARN");
     assert!(line["hint"].as_str().unwrap().contains("boldgate doctor"), "{line}");
-    let problem = "1 of 1 tenants: Bold BI answers 401 to tokens that it gave";
+    let problem = "1 of 1 tenants (acme): Bold BI answers 401 to tokens that it gave";
     assert!(status().contains(problem), "{}", status());
     let counted = "boldgate_tokens_rejected_total{tenant=\"acme\"}";
     assert_eq!(crate::support::reloads::metric(gateway.ready().1, counted).await, 5);

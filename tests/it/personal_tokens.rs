@@ -260,8 +260,9 @@ async fn a_token_that_ends_soon_is_a_warning_and_one_that_has_ended_is_failing()
     let gateway = setup.files.serve();
     let admin = gateway.ready().1;
     assert_eq!(problems(admin).await, [""; 0], "control");
-    let soon = "warning tenants: 1 of 2 tenants: the personal access token ends within three days";
-    let ended = "failing tenants: 1 of 2 tenants: the personal access token has ended";
+    let soon =
+        "warning tenants: 1 of 2 tenants (acme): the personal access token ends within three days";
+    let ended = "failing tenants: 1 of 2 tenants (acme): the personal access token has ended";
     for (lifetime, expected) in [(2 * DAY, soon), (Duration::ZERO, ended)] {
         setup.files.swap_in("token", &setup.token(lifetime).await);
         let is_shown = async || problems(admin).await.contains(&expected.to_owned());

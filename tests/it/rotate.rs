@@ -19,6 +19,7 @@ use crate::support::waiting::{becomes, until};
 
 mod file_systems;
 mod network;
+mod remedies;
 mod told;
 
 const ADMIN: &str = "admin@example.com";
@@ -73,6 +74,15 @@ impl Setup {
         self.boldgate(&[&arguments, more].concat()).await
     }
 
+    /// The command that ends the rotation that this administrator began.
+    fn resume_command(&self, subject: &str) -> String {
+        let config = self.files.path("boldgate.yaml");
+        format!(
+            "boldgate rotate acme --admin-subject {subject} --resume --config {}",
+            config.display()
+        )
+    }
+
     fn has_journal(&self) -> bool {
         self.files.path("secret.rotation").exists()
     }
@@ -111,8 +121,9 @@ impl Setup {
         assert_eq!((&line["severity"], &line["boldgate.tenant"]), (&"WARN".into(), &"acme".into()));
         let journal = self.files.path("secret.rotation");
         assert_eq!(line["path"], journal.display().to_string(), "{case}");
-        let hint = "`boldgate rotate acme --admin-subject USER --resume` ends it";
-        assert_eq!(line["hint"], hint, "{case}");
+        let hint = format!("`{}` ends it; USER is", self.resume_command("USER"));
+        assert!(line["hint"].as_str().unwrap().starts_with(&hint), "{case}: {line}");
+        assert!(!line.to_string().contains(ADMIN), "{case}: no log names users: {line}");
         let others =
             gateway.log().into_iter().filter(|line| line.to_string().contains("has begun"));
         assert_eq!(others.count(), 1, "{case}: {:?}", gateway.log());
@@ -259,6 +270,8 @@ async fn the_audit_log_has_the_administrator_at_the_beginning_and_at_the_end() {
     setup.upstream.set_generate(GenerateReply::BadGateway);
     setup.upstream.show_embed_secret(false);
     setup.rotate(&[]).await;
+    // Beside a journal, none begins.
+    assert_eq!(setup.rotate(&[]).await.code, Some(1));
     setup.upstream.show_embed_secret(true);
     setup.rotate(&["--resume"]).await;
     let lines: Vec<serde_json::Value> = lines_of(&audit);
@@ -273,13 +286,13 @@ async fn the_audit_log_has_the_administrator_at_the_beginning_and_at_the_end() {
             line["boldgate.outcome"].as_str().unwrap()
         })
         .collect();
-    assert_eq!(told, ["begun", "unknown", "begun", "success"]);
+    assert_eq!(told, ["begun", "unknown", "refused", "begun", "success"]);
     // Rotations that cannot begin.
     let two = setup.rotate(&["--position", "2"]).await;
     assert_eq!(two.code, Some(2), "{two:?}");
     let other = setup.boldgate(&["rotate", "nobody", "--admin-subject", ADMIN]).await;
     assert_eq!(other.code, Some(2), "{other:?}");
-    for (line, (tenant, message)) in lines_of(&audit)[4..]
+    for (line, (tenant, message)) in lines_of(&audit)[5..]
         .iter()
         .zip([("acme", "has one embed secret alone"), ("nobody", "`nobody` is no tenant")])
     {
@@ -290,7 +303,7 @@ async fn the_audit_log_has_the_administrator_at_the_beginning_and_at_the_end() {
         );
         assert!(line["message"].as_str().unwrap().contains(message), "{line}");
     }
-    assert_eq!(lines_of(&audit).len(), 6);
+    assert_eq!(lines_of(&audit).len(), 7);
     // Without its audit log, a rotation does not begin.
     std::fs::remove_file(&audit).unwrap();
     std::fs::create_dir(&audit).unwrap();
@@ -386,10 +399,12 @@ async fn an_unfinished_rotation_is_a_metric_and_a_problem_of_a_running_gateway_u
     assert!(!has_series().await, "control: {:?}", problems(admin).await);
     let killed = setup.rotate(&["--kill-after", "generated"]).await;
     assert_eq!(killed.code, None, "{killed:?}");
-    let problem = "warning tenants: 1 of 1 tenants (acme): a rotation of the secret has begun and not ended; \
-                   `boldgate rotate TENANT --admin-subject USER --resume` ends it, with `--position 2` for \
-                   the second of two secrets";
-    let named = async || problems(admin).await.contains(&problem.to_owned());
+    let problem = format!(
+        "warning tenants: tenant acme: a rotation of the secret has begun and not ended; `{}` ends it, \
+         where USER is the administrator who began, whom `boldgate check` names",
+        setup.resume_command("USER")
+    );
+    let named = async || problems(admin).await.contains(&problem);
     becomes(LOOK, "the gateway has noticed it", named).await;
     let page = get(admin, "/metrics").await.text();
     assert!(page.contains(&format!("{series} 1")), "{page}");

@@ -57,7 +57,7 @@ async fn a_failing_tenant_is_in_the_output_and_the_exit_code_is_1() {
     assert_eq!(gateway.get(PATH).await.status, 503);
     let ended = ask(&gateway, &[]);
     assert_eq!((ended.code, &*ended.stderr), (Some(1), ""), "{ended:?}");
-    let problem = "  FAILING  tenants       1 of 1 tenants: the last exchange failed\n";
+    let problem = "  FAILING  tenants       1 of 1 tenants (acme): the last exchange failed\n";
     assert!(ended.stdout.contains(problem), "{}", ended.stdout);
     let row = ended.stdout.lines().find(|line| line.starts_with("  failing  acme")).unwrap();
     assert!(row.ends_with("tcp connect error: Connection refused (os error 111)"), "{row}");

@@ -110,7 +110,7 @@ async fn a_lost_secret_that_the_gateway_still_has_is_a_warning_until_it_is_back(
     assert_eq!(get(address, ACME).await.status, 200);
     assert_eq!(states(admin).await, ["ok"], "control");
     std::fs::remove_file(files.path("secret")).unwrap();
-    let expected = "warning tenants: 1 of 1 tenants: the secret cannot be used; the former one is used on, and a \
+    let expected = "warning tenants: 1 of 1 tenants (acme): the secret cannot be used; the former one is used on, and a \
                     restart would lose it";
     becomes(PATIENCE, "it is noticed", async || problems(admin).await == [expected]).await;
     assert_eq!(states(admin).await, ["former_secret"]);
@@ -134,13 +134,13 @@ async fn a_refused_changed_secret_is_a_warning_for_tenants_that_have_a_token_and
     let (address, admin) = (gateway.address(), gateway.ready().1);
     assert_eq!(get(address, ACME).await.status, 200);
     files.swap_in("secret", "canary-with-a-typo");
-    let warning = "warning tenants: 1 of 2 tenants: the changed secret gives no token yet; tokens by the former one \
+    let warning = "warning tenants: 1 of 2 tenants (acme): the changed secret gives no token yet; tokens by the former one \
                    serve for an hour after the change at most";
     becomes(PATIENCE, "it is refused", async || problems(admin).await == [warning]).await;
     assert_eq!(metric(admin, "boldgate_tenant_secret_unproven{tenant=\"acme\"}").await, 1);
     assert_eq!(states(admin).await, ["former_secret", "never_used"]);
     assert_eq!(get(address, BOLT).await.status, 502, "it has no token");
-    let failing = "failing tenants: 1 of 2 tenants: the last exchange failed";
+    let failing = "failing tenants: 1 of 2 tenants (bolt): the last exchange failed";
     assert_eq!(problems(admin).await, [failing, warning]);
     files.swap_in("secret", EMBED_SECRET);
     let proven = "the changed secret of a tenant gives tokens, and is used from now on";

@@ -97,7 +97,8 @@ async fn a_tenant_has_the_source_of_its_user_and_the_reason_why_it_is_disabled()
     gateway.running.gateway().set_enabled("acme", false).unwrap();
     let shown = tenant().await;
     assert_eq!((&shown["state"], &shown["disabled_by"]), (&"disabled".into(), &"operator".into()));
-    let expected = "warning tenants: 1 of 1 tenants: disabled by an operator until a restart";
+    let expected =
+        "warning tenants: 1 of 1 tenants (acme): disabled by an operator until a restart";
     assert_eq!(problems_of(&gateway.running).await, [expected]);
     let found = read(&gateway, "/api/v1/tenants?state=disabled").await;
     assert_eq!(found["found"], 1);
@@ -118,7 +119,7 @@ async fn a_server_that_is_away_is_a_problem_with_its_addresses_and_its_breaker()
         gateway.get(&format!("/bi/api/site/s{index}/v5.0/items")).await;
     }
     let found = problems_of(&gateway.running).await;
-    let tenants = "failing tenants: 3 of 6 tenants: the last exchange failed";
+    let tenants = "failing tenants: 3 of 6 tenants (t0, t1, t2): the last exchange failed";
     let breaker = "failing servers: server main: the breaker of its token endpoint is open";
     assert!(found.contains(&tenants.to_owned()), "{found:?}");
     assert!(found.contains(&breaker.to_owned()), "{found:?}");

@@ -21,6 +21,8 @@ pub enum GenerateReply {
     BadGateway,
     /// The secret is generated, and the response says in words that it is not.
     InWords,
+    /// Nothing is generated: there is no such route.
+    NoSuchRoute,
 }
 
 /// The response to a request for an embed secret; `None` if it is for something else.
@@ -38,7 +40,10 @@ pub(super) async fn respond(
         _ => return None,
     };
     if !issued.user.starts_with(ADMINISTRATOR) {
-        return Some(respond::json(StatusCode::FORBIDDEN, &json!({"Message": "no administrator"})));
+        return Some(respond::json(
+            StatusCode::FORBIDDEN,
+            &failure("Only administrators may do this."),
+        ));
     }
     if is_generate { Some(generate(shared, site).await) } else { Some(read(shared, site)) }
 }
@@ -47,7 +52,7 @@ async fn generate(shared: &SharedState, site: Option<&str>) -> Response<StandInB
     let (reply, secret) = {
         let mut state = shared.state();
         let reply = state.generate;
-        if reply == GenerateReply::Ignored {
+        if matches!(reply, GenerateReply::Ignored | GenerateReply::NoSuchRoute) {
             (reply, String::new())
         } else {
             state.last_serial += 1;
@@ -63,8 +68,9 @@ async fn generate(shared: &SharedState, site: Option<&str>) -> Response<StandInB
     match reply {
         GenerateReply::Current => respond::json(StatusCode::OK, &success(&secret)),
         GenerateReply::Lost | GenerateReply::Ignored => std::future::pending().await,
-        GenerateReply::InWords => respond::json(StatusCode::OK, &failure()),
+        GenerateReply::InWords => respond::json(StatusCode::OK, &failure("The license has ended.")),
         GenerateReply::BadGateway => respond::page(StatusCode::BAD_GATEWAY),
+        GenerateReply::NoSuchRoute => respond::page(StatusCode::NOT_FOUND),
     }
 }
 
@@ -81,8 +87,7 @@ fn success(secret: &str) -> Value {
     json!({"ApiStatus": true, "Data": secret, "Status": true, "StatusMessage": "x"})
 }
 
-fn failure() -> Value {
-    let words = "The license has ended.";
+fn failure(words: &str) -> Value {
     json!({"ApiStatus": true, "Data": null, "Status": false, "StatusMessage": words})
 }
 

@@ -19,6 +19,7 @@ use super::{server, tenant};
 use crate::boldbi::BoldBi;
 use crate::config::Settings;
 use crate::policy::Permit;
+use crate::secret_file::ResumeCommand;
 use crate::tenant::Server;
 
 /// Examines servers and tenants, many at the same time.
@@ -28,6 +29,7 @@ pub(super) struct Examination {
     only_named: bool,
     /// The file of the secret that is tried instead of a configured one.
     new_secret: Option<PathBuf>,
+    resume: ResumeCommand,
     deadline: Instant,
     limit: Duration,
     progress: Progress,
@@ -58,7 +60,8 @@ impl Examination {
         let bold_bi = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
         let deadline = Instant::now() + limit;
         let progress = Progress::default();
-        Ok(Arc::new(Self { bold_bi, only_named, new_secret, deadline, limit, progress }))
+        let resume = settings.resume.clone();
+        Ok(Arc::new(Self { bold_bi, only_named, new_secret, resume, deadline, limit, progress }))
     }
 
     pub(super) async fn run(
@@ -174,7 +177,8 @@ impl Examination {
             return (steps, Blame::Tenant);
         }
         let probe = self.bold_bi.probe(server).expect("each server has a client");
-        let facts = RunFacts { probe: &probe, own_address, new_secret: self.new_secret.as_deref() };
+        let (new_secret, resume) = (self.new_secret.as_deref(), &self.resume);
+        let facts = RunFacts { probe: &probe, own_address, new_secret, resume };
         let examined = tenant::examine(&self.bold_bi, permit, &facts);
         let (steps, blame) = match timeout_at(self.deadline, examined).await {
             Ok(examined) => examined,

@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::boldbi::{ConnectionFault, Probe, hint, hint_in_rotation};
-use crate::run::unfinished_rotation;
+use crate::run::named_unfinished_rotation;
+use crate::secret_file::ResumeCommand;
 use crate::tenant::{Grant, Tenant};
 use crate::token::{ExchangeError, ExchangeErrorKind};
 
@@ -19,6 +20,8 @@ pub(super) struct RunFacts<'k> {
     pub(super) own_address: Option<IpAddr>,
     /// The file of the secret that was tried instead of the configured one.
     pub(super) new_secret: Option<&'k Path>,
+    /// The command that ends an unfinished rotation.
+    pub(super) resume: &'k ResumeCommand,
 }
 
 /// The fault and its remedy.
@@ -44,7 +47,10 @@ pub(super) async fn explained(
              or a size limit",
             now()
         ),
-        _ => hint_in_rotation(error, unfinished_rotation(tenant).as_deref()).into_owned(),
+        _ => {
+            let command = named_unfinished_rotation(tenant, facts.resume);
+            hint_in_rotation(error, command.as_deref()).into_owned()
+        }
     };
     (error.to_string(), to_do)
 }

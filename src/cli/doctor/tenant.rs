@@ -13,7 +13,7 @@ use crate::boldbi::{
 };
 use crate::embed::EmbedFault;
 use crate::policy::Permit;
-use crate::run::unfinished_rotation;
+use crate::run::named_unfinished_rotation;
 use crate::tenant::{EmbedSettings, Grant, SecretPosition, Tenant};
 use crate::token::{AccessToken, EmbedAnswer, TokenExchange};
 
@@ -63,7 +63,7 @@ pub(super) async fn examine(
     };
     request(&mut steps, facts, tenant, &token).await;
     if let Some(settings) = &tenant.embed {
-        embed(&mut steps, bold_bi, permit, (position, settings)).await;
+        embed(&mut steps, bold_bi, facts, permit, (position, settings)).await;
         if settings.masked {
             data_service::ask(&mut steps, facts, tenant, &token).await;
         }
@@ -94,6 +94,7 @@ async fn second_refused(
 async fn embed(
     steps: &mut Steps,
     bold_bi: &BoldBi,
+    facts: &RunFacts<'_>,
     permit: &Permit,
     (position, settings): (SecretPosition, &EmbedSettings),
 ) {
@@ -121,7 +122,7 @@ async fn embed(
             steps.failed("embed", found, NO_EMBED_TOKEN);
         }
         Err(error) => {
-            let command = unfinished_rotation(permit.tenant());
+            let command = named_unfinished_rotation(permit.tenant(), facts.resume);
             let to_do = hint_in_rotation(&error, command.as_deref());
             steps.failed("embed", error.to_string(), to_do);
         }

@@ -101,7 +101,7 @@ impl RunningGateway {
                 Ok((status, serde_json::from_slice(&reply).unwrap_or_default()))
             }
             Ok(Err(error)) => {
-                let (what, hint) = explained(&error);
+                let (what, hint) = explained(&error, false);
                 let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
                 Err(format!("{} does not answer: {what}{hint}", reader.address()))
             }

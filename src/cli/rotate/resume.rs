@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Failure;
 use super::super::named_tenant::permit_with;
+use super::super::{Failure, warn};
 use super::failure::RotationFailure;
+use super::gateway::NotHeld;
 use super::{BY_HAND, Rotation};
 use crate::boldbi::rotation;
 use crate::secret::Secret;
@@ -68,7 +69,9 @@ impl Rotation<'_> {
         {
             let renamed = finish_unfinished(self.file);
             renamed.map_err(|error| unknown(format!("it cannot be renamed: {error}"), &journal))?;
-            return end(journal, "the new secret had been written, and is in its file now");
+            let ended = end(journal, "the new secret had been written, and is in its file now")?;
+            self.tell().await;
+            return Ok(ended);
         }
         let by_hand = |what: String, journal: &Journal| {
             let failure = unknown(what, journal);
@@ -85,7 +88,25 @@ impl Rotation<'_> {
         let written = replacement.write(&secret).and_then(|()| replacement.rename());
         written
             .map_err(|error| unknown(format!("the file cannot be written: {error}"), &journal))?;
-        end(journal, "the new secret was read back from Bold BI, and is in its file now")
+        let how = "the new secret was read back from Bold BI, and is in its file now";
+        let ended = end(journal, how)?;
+        self.tell().await;
+        Ok(ended)
+    }
+
+    /// Lets the running gateway read the file at once. It reads it by itself too, but later where
+    /// its file system reports no changes.
+    async fn tell(&self) {
+        let is_ordered = self.command.token_file.is_some();
+        let why = match self.gateway.reload().await {
+            Ok(()) => return,
+            Err(NotHeld::NotTold(_)) if !is_ordered => return,
+            Err(NotHeld::NotTold(why) | NotHeld::Stuck(why)) => why,
+        };
+        // The rotation has ended all the same.
+        let _ = warn(&format!(
+            "warning: the running gateway did not say that it has the secret: {why}"
+        ));
     }
 
     /// The secret as Bold BI shows it, by the token of the journal, or by another secret of the

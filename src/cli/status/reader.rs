@@ -113,7 +113,7 @@ impl StatusReader {
     }
 
     fn explained(&self, error: &FetchError) -> Failure {
-        let (what, hint) = explained(error);
+        let (what, hint) = explained(error, true);
         self.unreachable(&what, hint)
     }
 

@@ -16,6 +16,7 @@ use crate::config::secrets::SecretsToRead;
 use crate::config::servers::Servers;
 use crate::config::tenant_defaults::TenantDefaults;
 use crate::config::{Check, References, excerpt, file, read};
+use crate::secret_file::ResumeCommand;
 use crate::tenant::{Tenant, TenantName};
 use crate::throttle::Allowance;
 
@@ -30,6 +31,8 @@ pub(super) struct TenantReading<'c, 'n> {
     pub(super) file_size: Size,
     /// Whether the status API shows them.
     pub(super) is_shown: bool,
+    /// The command that ends an unfinished rotation of a secret.
+    pub(super) resume: &'c ResumeCommand,
 }
 
 /// A tenant as far as it could be read.
@@ -71,6 +74,7 @@ impl<'n> TenantReading<'_, 'n> {
             cas: &RefCell::default(),
             certificate_ends: &RefCell::default(),
             users: &RefCell::default(),
+            resume: self.resume,
         };
         let read = self.text_of(check, path, &name);
         ReadTenantFile { name, read, notes, seen: seen.into_inner() }

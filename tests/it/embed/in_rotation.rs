@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::process::{Process, run};
 use crate::support::reloads::log_line;
 
-const COMMAND: &str = "`boldgate rotate acme --admin-subject USER --resume`";
+const COMMAND: &str = "`boldgate rotate acme --admin-subject USER --resume --config /";
 const BEGUN: &str = "a rotation of the secret of a tenant has begun and not ended: whether Bold BI takes \
                      the secret in its file is unknown";
 

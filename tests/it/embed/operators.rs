@@ -175,13 +175,13 @@ async fn the_status_counts_embed_calls_of_each_tenant_and_names_what_fails() {
     assert_eq!(problems(admin).await, [""; 0]);
     // A claim is missing.
     assert_eq!(setup.call(&query()).await.status, 403);
-    let refused = "warning tenants: 1 of 2 tenants: users were refused in the last five minutes because their \
+    let refused = "warning tenants: 1 of 2 tenants (acme): users were refused in the last five minutes because their \
                    claims or names give no value to embed with";
     assert_eq!(problems(admin).await, [refused]);
     // Bold BI fails.
     setup.stand_in.fail_next_embed(StatusCode::INTERNAL_SERVER_ERROR, 1);
     assert_eq!(setup.call_with(&with_region, &query()).await.status, 502);
-    let failing = "failing tenants: 1 of 2 tenants: the last embed call got no usable reply";
+    let failing = "failing tenants: 1 of 2 tenants (acme): the last embed call got no usable reply";
     assert_eq!(problems(admin).await, [failing, refused]);
     // Bold BI knows no such user, and replies.
     let nobody = json!({"region": "North", "email": "nobody@acme.example"});
