@@ -387,6 +387,11 @@ impl Record {
         self.outcome = outcome;
     }
 
+    /// The word for the reason of a refusal. A code that has only one cause is its own reason.
+    pub(in crate::proxy) fn reason(&self) -> Option<&'static str> {
+        self.reason.map(Reason::as_str).or(self.refusal)
+    }
+
     pub(super) fn truncated(&mut self, cause: &str, reason: Option<Reason>) {
         self.reason = reason;
         if let Some(spans) = self.spans() {
@@ -465,7 +470,7 @@ impl Record {
             caller: self.caller.as_ref().map(CallerName::as_str),
             outcome: self.outcome,
             refusal: self.refusal,
-            reason: self.reason.map(Reason::as_str),
+            reason: self.reason(),
             embed_fault: self.embed_fault.as_deref(),
             token: self.token,
             replayed: self.replayed,

@@ -1,5 +1,6 @@
 //! Why a request was refused: one closed set of words for the access log, the audit log and a
-//! metric. The client never learns the reason; it gets the code of the refusal.
+//! metric. A code that has only one cause stands in its place in the logs. The client never learns
+//! the reason; it gets the code of the refusal.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

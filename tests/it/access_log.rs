@@ -409,7 +409,7 @@ async fn failures_are_written_whatever_share_of_the_others_is_and_none_when_it_i
         // The end of the gateway writes all lines.
         let text = gateway.stop().await;
         let count = |word: &str| text.matches(word).count();
-        let counts = (count("\"served\""), count("\"tenant_unknown\""));
+        let counts = (count("\"served\""), count("\"boldgate.refusal\":\"tenant_unknown\""));
         assert_eq!(counts, (served, refused), "{write}");
     }
 }

@@ -25,6 +25,7 @@ mod other_servers;
 mod pages;
 mod phrases;
 mod real_sdk;
+mod refusal_reasons;
 mod rotation;
 mod rotation_command;
 mod sdk;

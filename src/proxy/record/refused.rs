@@ -89,7 +89,7 @@ impl Record {
     /// Logs a refusal that the client has to do something about: at `info` every few seconds for
     /// each tenant, code and reason, the others at `debug`.
     fn log_refused(&self, refusal: &Refusal, code: &'static str, telemetry: &Telemetry) {
-        let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
+        let (id, reason) = (self.id.as_str(), self.reason());
         let repeated = match (self.reason, refusal, self.tenant()) {
             (Some(reason), Refusal::Caller { .. }, _) => telemetry.refusals.allow_line(reason),
             (_, _, Some(tenant)) => {
@@ -147,7 +147,7 @@ impl Record {
                 method: self.method.as_ref().map(Method::as_str),
                 path: self.path(),
                 certificate: self.certificate.as_deref(),
-                reason: self.reason.map(Reason::as_str),
+                reason: self.reason(),
                 embed_fault: self.embed_fault.as_deref(),
                 tried: refusal.tried().map(|tried| (tried.callers(), tried.issuer())),
                 class: class.map(RouteClass::as_str),
@@ -177,7 +177,7 @@ impl Record {
         tried: Option<&TriedIssuer>,
         hint: Option<&str>,
     ) {
-        let reason = self.reason.map(Reason::as_str);
+        let reason = self.reason();
         let repeated =
             log_limiter.map_or(Some(0), |log_limiter| log_limiter.allow_reason(code, reason));
         let id = self.id.as_str();

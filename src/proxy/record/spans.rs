@@ -4,7 +4,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::{Record, TRUNCATED};
-use crate::telemetry::{Reason, RequestOutcome};
+use crate::telemetry::RequestOutcome;
 use crate::tenant::Server;
 use crate::traceparent::TraceParent;
 use crate::traces::{RequestEnd, SpanRecorder, Stage, StageValue, Tracer};
@@ -95,7 +95,7 @@ impl Record {
     /// Ends the stage in which the request was refused.
     pub(super) fn stage_refused(&mut self) {
         let has_failed = self.outcome == RequestOutcome::Failed;
-        let (refusal, reason) = (self.refusal, self.reason.map(Reason::as_str));
+        let (refusal, reason) = (self.refusal, self.reason());
         let Some(spans) = self.spans() else { return };
         for (key, word) in [("boldgate.refusal", refusal), ("boldgate.reason", reason)] {
             if let Some(word) = word {
@@ -130,7 +130,7 @@ impl Record {
             tenant: self.tenant().map(ToString::to_string),
             outcome: self.outcome.as_str(),
             refusal: self.refusal,
-            reason: self.reason.map(Reason::as_str),
+            reason: self.reason(),
             error,
         });
     }
