@@ -303,20 +303,26 @@ impl ConfigFile {
         })?
     }
 
-    /// The place of `tenant`, and its keys with theirs; `None` if it has gone meanwhile.
-    fn explained(&self, tenant: &str) -> Result<Option<ExplainedTenant>, Failure> {
+    /// The keys of `tenant`, which is in this file of `tenant_files`, each with its place; `None`
+    /// if it has gone meanwhile.
+    fn explained(
+        &self,
+        tenant: &str,
+        file: Option<&str>,
+    ) -> Result<Option<ExplainedTenant>, Failure> {
         let (path, tenant) = (self.path.clone(), tenant.to_owned());
+        let file = file.map(str::to_owned);
         read_files(move || {
-            let (files, read) = Settings::read_with(&path, TenantSecrets::Explain(&tenant));
-            read.map(|settings| settings.explained).map_err(|findings| invalid(findings, &files))
+            let read = Settings::explained(&path, &tenant, file.as_deref());
+            read.map_err(|findings| invalid(findings, &Files::default()))
         })?
     }
 
-    /// The configuration without the secrets of tenants.
+    /// The configuration without the secrets of tenants, and with the place of each.
     fn load_without_secrets(&self) -> Result<Settings, Failure> {
         let path = self.path.clone();
         read_files(move || {
-            let (files, read) = Settings::read_with(&path, TenantSecrets::None);
+            let (files, read) = Settings::read_with(&path, TenantSecrets::NoneButPlace);
             read.map_err(|findings| invalid(findings, &files))
         })?
     }

@@ -91,6 +91,7 @@ use quantity::Size;
 use secrets::SecretsToRead;
 pub use secrets::{TenantSecrets, Unchanged};
 use tenants::TenantSections;
+pub use tenants::{PlacedTenants, TenantPlace};
 pub use warnings::is_about_rotation;
 
 /// All settings of a gateway, checked.
@@ -136,8 +137,8 @@ pub struct Settings {
     pub effective: Option<Arc<EffectiveConfig>>,
     /// Whether tenants are in files of their own, too.
     pub has_tenant_files: bool,
-    /// The tenant that [`TenantSecrets::Explain`] names.
-    pub explained: Option<ExplainedTenant>,
+    /// Where each tenant is, for [`TenantSecrets::NoneButPlace`].
+    pub placed: PlacedTenants,
     /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
     /// The secrets of tenants that cannot be used. All other tenants can be served.
@@ -266,6 +267,47 @@ impl Settings {
         })
     }
 
+    /// The keys of a tenant of the file at `path`; `None` if it has gone meanwhile. Of
+    /// `tenant_files`, only the file of that name is read. Faults of all else are no errors.
+    ///
+    /// # Errors
+    /// When the file at `path` cannot be read, or is no configuration.
+    pub fn explained(
+        path: &Path,
+        tenant: &str,
+        file: Option<&str>,
+    ) -> Result<Option<ExplainedTenant>, Findings> {
+        let (notes, files) = (Notes::default(), RefCell::default());
+        let text = text_of(path, &files)?;
+        let check = Check {
+            notes: &notes,
+            references: References::Ignore,
+            secrets: &SecretsToRead::new(TenantSecrets::Explain(tenant, file)),
+            files: &files,
+            cas: &RefCell::default(),
+            certificate_ends: &RefCell::default(),
+            users: &RefCell::default(),
+            resume: &ResumeCommand::new(path),
+        };
+        let read = Node::read(&text, &notes).and_then(|root| {
+            let (at, file) = (Place::root(&root), read::read::<file::File>(&root, &notes)?);
+            let servers = check.servers(&at.key("servers"), file.servers);
+            let limits = file.limits.as_ref().given();
+            let sections = TenantSections {
+                tenants: file.tenants,
+                files: file.tenant_files,
+                defaults: file.tenant_defaults,
+                file_size: tenant_file_size(limits),
+                is_shown: false,
+            };
+            Ok(check.tenants(&at, sections, &servers).explained)
+        });
+        read.or_else(|cause| {
+            let finished = notes.finish::<Infallible>(Err(cause), &path.display().to_string());
+            finished.map(|(never, ..)| match never {})
+        })
+    }
+
     /// The JSON Schema of the file.
     pub fn schema() -> String {
         schema::text()
@@ -335,7 +377,7 @@ impl Check<'_> {
         let is_shown = status == Some(&true);
         let effective = is_shown.then(|| EffectiveConfig::sections_of(&file));
         let limits = file.limits.as_ref().given();
-        let file_size = limits.and_then(|limits| limits.tenant_file_size.as_ref().given()).copied();
+        let file_size = tenant_file_size(limits);
         let admin = self.admin(&at.key("admin"), file.admin);
         let token_file = admin.as_ref().ok().and_then(AdminSettings::token_file_to_name);
         let resume = self.resume.clone().with_token_file(token_file);
@@ -345,13 +387,12 @@ impl Check<'_> {
             tenants: file.tenants,
             files: file.tenant_files,
             defaults: file.tenant_defaults,
-            file_size: file_size.unwrap_or(Size(MAX_CONFIGURATION as u64)),
+            file_size,
             is_shown,
         };
         let mut tenants = Check { resume: &resume, ..self }.tenants(&at, sections, &servers);
         let shown = std::mem::take(&mut tenants.effective);
         let effective = effective.map(|sections| Arc::new(sections.with_tenants(shown)));
-        let explained = std::mem::take(&mut tenants.explained);
         let known = Arc::new(std::mem::take(&mut tenants.known));
         let proofs = ListenerProofs::of(&file.listeners);
         let listeners = self.listeners(
@@ -379,6 +420,11 @@ impl Check<'_> {
             callers.anonymous_allowance,
             tenants.allowances().iter().cloned(),
         );
+        let placed = if self.secrets.keeps_place() {
+            std::mem::take(&mut tenants.by_name)
+        } else {
+            PlacedTenants::default()
+        };
         let tenants = tenants.into_domain()?;
         Ok(Settings {
             listeners: listeners?,
@@ -401,7 +447,7 @@ impl Check<'_> {
             certificate_ends: self.certificate_ends.borrow().clone(),
             effective,
             has_tenant_files,
-            explained,
+            placed,
             warnings: Findings::new("", Vec::new()),
             unusable_secrets: Vec::new(),
             strict_start: strict_start?,
@@ -451,6 +497,12 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Largest file of `tenant_files`.
+fn tenant_file_size(limits: Option<&file::Limits>) -> Size {
+    let given = limits.and_then(|limits| limits.tenant_file_size.as_ref().given());
+    given.copied().unwrap_or(Size(MAX_CONFIGURATION as u64))
 }
 
 fn text_of(path: &Path, files: &RefCell<SeenFiles>) -> Result<String, Findings> {

@@ -11,7 +11,10 @@ use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, runtime};
 use crate::boldbi::designer_path;
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
-use crate::config::{ExplainedKey, KeyOrigin, ListenAddress, ListenerSettings, Settings};
+use crate::config::{
+    ExplainedKey, ExplainedTenant, KeyOrigin, ListenAddress, ListenerSettings, Settings,
+    TenantPlace,
+};
 use crate::embed::GrantedValue;
 use crate::gateway::{Admission, Arrival, Gatekeeper, Passage, Preflight};
 use crate::refusal::Refusal;
@@ -61,8 +64,8 @@ impl ExplainCommand {
         let (host, target) = host_and_target(&self.url);
         let headers = self.header_map(host)?;
         let file = self.config.path.clone();
-        let settings = self.config.load_without_secrets()?;
-        let has_files = settings.has_tenant_files;
+        let mut settings = self.config.load_without_secrets()?;
+        let (has_files, placed) = (settings.has_tenant_files, std::mem::take(&mut settings.placed));
         let listener = self.listener(&settings)?;
         let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
         print(&format!("file:      {}, not the state of a running gateway", file.display()))?;
@@ -99,24 +102,27 @@ impl ExplainCommand {
             }
         }?;
         if let Some(tenant) = tenant.filter(|_| self.settings || has_files) {
-            self.print_place(&tenant)?;
+            self.print_place(&tenant, placed.get(&*tenant))?;
         }
         if admitted { Ok(()) } else { Err(Failure::Reported) }
     }
 
     /// Prints the place of a tenant of `tenant_files`, and if they are asked for, its keys, without
     /// secrets and users, each with its place.
-    fn print_place(&self, tenant: &str) -> Result<(), Failure> {
+    fn print_place(&self, tenant: &str, place: Option<&TenantPlace>) -> Result<(), Failure> {
         let main = self.config.path.display().to_string();
-        let Some(explained) = self.config.explained(tenant)? else { return Ok(()) };
-        if let Some(file) = &explained.file {
-            print(&format!("from:      {file}:{}", explained.position))?;
+        let file = place.and_then(|place| place.file.as_deref());
+        if let Some((file, place)) = file.zip(place) {
+            print(&format!("from:      {file}:{}", place.position))?;
         }
         if !self.settings {
             return Ok(());
         }
+        let Some(ExplainedTenant(keys)) = self.config.explained(tenant, file)? else {
+            return Ok(());
+        };
         print(&format!("settings of {tenant}:"))?;
-        for ExplainedKey { key, value, origin } in explained.keys {
+        for ExplainedKey { key, value, origin } in keys {
             let origin = match origin {
                 KeyOrigin::Tenant(file, at) => {
                     format!("the tenant, {}:{at}", file.as_deref().unwrap_or(&main))

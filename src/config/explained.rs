@@ -1,19 +1,12 @@
-//! One tenant in force: its place, its keys, and the place that each comes from.
+//! One tenant in force: its keys, and the place that each comes from.
 
 use super::file;
 use super::finding::Position;
 use super::place::Place;
 
-/// A tenant.
+/// The keys of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExplainedTenant {
-    /// The file that it is in; `None` for the configuration file.
-    pub file: Option<String>,
-    /// Where it is there.
-    pub position: Position,
-    /// Its keys.
-    pub keys: Vec<ExplainedKey>,
-}
+pub struct ExplainedTenant(pub Vec<ExplainedKey>);
 
 /// A key of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +31,9 @@ pub enum KeyOrigin {
 }
 
 impl ExplainedTenant {
-    /// The tenant at a place.
+    /// The keys of the tenant at a place.
     pub(super) fn of(at: &Place<'_>, tenant: &file::Tenant) -> Self {
-        let file = at.file().map(ToString::to_string);
-        Self { file, position: at.named_at(), keys: keys(at, tenant) }
+        Self(keys(at, tenant))
     }
 }
 

@@ -16,6 +16,7 @@ use super::Settings;
 use super::files::{Files, SeenFiles};
 use super::finding::{Findings, UnusableSecret};
 use super::known_tenants::KnownTenants;
+use super::shown::tenant_file;
 
 /// The tenants whose secrets are read.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +32,11 @@ pub enum TenantSecrets<'s> {
     InFile(&'s str),
     /// None of them; nothing needs any.
     None,
-    /// The same, and the keys of the tenant of this name are explained.
-    Explain(&'s str),
+    /// The same, and the place of each tenant is kept.
+    NoneButPlace,
+    /// None of them, and the keys of the tenant of this name are explained. Of `tenant_files`, this
+    /// file alone is read.
+    Explain(&'s str, Option<&'s str>),
 }
 
 /// The files that hold what a gateway has read from them: a secret in one of them is not read
@@ -95,13 +99,26 @@ impl<'s> SecretsToRead<'s> {
             TenantSecrets::All | TenantSecrets::After(..) => true,
             TenantSecrets::Only(name) => name == tenant.as_str(),
             TenantSecrets::InFile(name) => file.is_some_and(|file| **file == *name),
-            TenantSecrets::None | TenantSecrets::Explain(_) => false,
+            TenantSecrets::None | TenantSecrets::NoneButPlace | TenantSecrets::Explain(..) => false,
         }
     }
 
     /// Whether the keys of the tenant of this name are explained.
     pub(super) fn explains(&self, tenant: &str) -> bool {
-        matches!(self.which, TenantSecrets::Explain(name) if name == tenant)
+        matches!(self.which, TenantSecrets::Explain(name, _) if name == tenant)
+    }
+
+    /// Whether a file of `tenant_files` is read.
+    pub(super) fn reads_file(&self, path: &Path) -> bool {
+        match self.which {
+            TenantSecrets::Explain(_, file) => file.is_some_and(|file| *tenant_file(path) == *file),
+            _ => true,
+        }
+    }
+
+    /// Whether the place of each tenant is kept.
+    pub(super) fn keeps_place(&self) -> bool {
+        matches!(self.which, TenantSecrets::NoneButPlace)
     }
 
     /// The former credential of `tenant` with its secret, if it is of this identity: a secret is

@@ -2,6 +2,7 @@
 //! environment variables. They are shown if they cannot well be a secret.
 
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use crate::plain_file;
 
@@ -13,6 +14,11 @@ pub(super) fn file(path: &Path) -> String {
         return format!(" `{}`", path.display().to_string().escape_debug());
     }
     named
+}
+
+/// The name of a file of tenants in findings.
+pub(super) fn tenant_file(path: &Path) -> Arc<str> {
+    path.display().to_string().escape_debug().to_string().into()
 }
 
 /// A blank and the name of a variable, to follow the word for it in a message. Empty if it may be a

@@ -27,6 +27,7 @@ mod reuse;
 
 pub(super) use found::FoundTenants;
 use found::{AddedFile, TenantsBuilder};
+pub use found::{PlacedTenants, TenantPlace};
 use reading::TenantReading;
 use reuse::{Reuse, add, hash_of};
 
@@ -84,7 +85,10 @@ impl Check<'_> {
             servers.editions().for_each(|edition| add(hasher, &edition));
         });
         match self.tenant_files(&files_at, files) {
-            Ok(files) => self.add_files(&files, &reading, terms, &mut all),
+            Ok(mut files) => {
+                files.retain(|file| self.secrets.reads_file(file));
+                self.add_files(&files, &reading, terms, &mut all);
+            }
             Err(noted) => all.fail(noted),
         }
         if has_files && all.is_empty() && all.section.is_ok() {

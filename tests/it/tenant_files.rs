@@ -1,6 +1,6 @@
 //! Tenants in files of their own, and the keys that all of them have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boldgate::config::Settings;
@@ -321,6 +321,22 @@ fn one_changed_file_is_checked_among_many_and_explain_tells_where_a_value_comes_
     }
     let (_, settings) = ended.stdout.split_once("settings of site1:").unwrap();
     assert!(!settings.contains("reports@"), "{settings}");
+}
+
+#[test]
+fn the_keys_of_a_tenant_are_explained_by_its_own_file_alone() {
+    let setup = Setup::new("http://127.0.0.1:1");
+    let (a, main) = (setup.at("tenants.d/a.yaml"), setup.at("gateway.yaml"));
+    setup.write("tenants.d/a.yaml", "site1: { max_concurrent_requests: 5 }\n");
+    let explained = || Settings::explained(Path::new(&main), "site1", Some(&a)).unwrap();
+    let control = explained().expect("it is there");
+    assert!(control.0.iter().any(|key| key.key == "max_concurrent_requests" && key.value == "5"));
+    // Another file that cannot be read at all.
+    setup.write("tenants.d/b.yaml", "site2: [\n");
+    assert!(Settings::load(Path::new(&main)).is_err(), "control");
+    assert_eq!(explained().expect("it is there still"), control);
+    let in_main = Settings::explained(Path::new(&main), "site1", None).unwrap();
+    assert_eq!(in_main, None, "no file of tenants is read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

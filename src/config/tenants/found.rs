@@ -16,13 +16,14 @@ use crate::config::finding::{Finding, Noted, Position};
 use crate::config::known_tenants::{KnownTenant, KnownTenantFile, KnownTenants};
 use crate::config::place::Place;
 use crate::config::servers::{Servers, unknown_name};
+use crate::config::shown::tenant_file;
 use crate::tenant::{Grant, Tenant, TenantName, Tenants};
 use crate::throttle::Allowance;
 
 /// The tenants as far as they could be read.
 pub(in crate::config) struct FoundTenants {
     names: Vec<Arc<str>>,
-    by_name: HashMap<Arc<str>, TenantPlace>,
+    pub(in crate::config) by_name: PlacedTenants,
     /// The index of each tenant, in the order of the files.
     indices: Vec<usize>,
     /// Whether all files could be read, so that a name that is not here is unknown.
@@ -41,12 +42,17 @@ pub(in crate::config) struct FoundTenants {
 
 /// Where a tenant stands.
 #[derive(Clone, Debug)]
-struct TenantPlace {
+pub struct TenantPlace {
     /// Its number among all tenants, in the order of the files.
     number: usize,
-    file: Option<Arc<str>>,
-    position: Position,
+    /// The file of `tenant_files` that it is in; `None` for the configuration file.
+    pub file: Option<Arc<str>>,
+    /// Where it is there.
+    pub position: Position,
 }
+
+/// The place of each tenant, by its name.
+pub type PlacedTenants = HashMap<Arc<str>, TenantPlace>;
 
 impl TenantPlace {
     /// In words; without its file if a finding in the file `reader` names it.
@@ -66,7 +72,7 @@ pub(super) struct TenantsBuilder<'c> {
     at: &'c Place<'c>,
     check: Check<'c>,
     names: Vec<Arc<str>>,
-    by_name: HashMap<Arc<str>, TenantPlace>,
+    by_name: PlacedTenants,
     found: Vec<CollectedTenant>,
     files: Vec<FileRecord>,
     /// Whether all tenants are complete.
@@ -164,7 +170,7 @@ impl<'c> TenantsBuilder<'c> {
 
     /// Adds the tenants of a file that has not changed.
     pub(super) fn add_known(&mut self, path: &Path, known: &Arc<KnownTenantFile>) {
-        let name: Arc<str> = path.display().to_string().escape_debug().to_string().into();
+        let name = tenant_file(path);
         let begin = self.found.len();
         let mut effective = known.effective.iter();
         for known in &known.tenants {

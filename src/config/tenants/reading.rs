@@ -14,6 +14,7 @@ use crate::config::place::{Place, TENANTS};
 use crate::config::quantity::Size;
 use crate::config::secrets::SecretsToRead;
 use crate::config::servers::Servers;
+use crate::config::shown::tenant_file;
 use crate::config::tenant_defaults::TenantDefaults;
 use crate::config::{Check, References, excerpt, file, read};
 use crate::secret_file::ResumeCommand;
@@ -64,7 +65,7 @@ pub(super) struct ReadTenantFile {
 impl<'n> TenantReading<'_, 'n> {
     /// Reads the file at `path`.
     pub(super) fn file(&self, path: &Path) -> ReadTenantFile {
-        let name: Arc<str> = path.display().to_string().escape_debug().to_string().into();
+        let name = tenant_file(path);
         let (notes, seen) = (Notes::default(), RefCell::default());
         let check = Check {
             notes: &notes,
