@@ -288,8 +288,10 @@ fn print_page(page: Option<&HeaderValue>) -> Result<(), Failure> {
 
 fn print_refusal(refusal: &Refusal) -> Result<(), Failure> {
     let response = refusal.response();
-    if let Some(caller) = refusal.caller() {
-        print(&format!("caller:    {caller}"))?;
+    match (refusal.caller(), refusal.facts()) {
+        (Some(caller), _) => print(&format!("caller:    {caller}"))?,
+        (None, Some(_)) => print("caller:    anonymous")?,
+        (None, None) => {}
     }
     if let Some(tenant) = refusal.tenant() {
         print(&format!("tenant:    {tenant}"))?;

@@ -3,27 +3,27 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::named_tenant::{DISABLED, disabled_to_do, no_such_tenant, permit_with};
-use super::{ConfigFile, Failure, print, runtime, warn};
+use super::named_tenant::{DISABLED, no_such_tenant, permit_with};
+use super::{ConfigFile, Failure, print, runtime};
 use crate::boldbi::rotation::{self, NoNewSecret};
 use crate::boldbi::{BoldBi, hint};
 use crate::policy::Permit;
 use crate::secret::{Secret, SecretRef};
 use crate::secret_file::{Journal, JournalError, Replacement, ResumeCommand};
 use crate::tenant::{Grant, SecretPosition, Tenant};
-use crate::token::{AccessToken, ExchangeError};
+use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind};
 use audit::RotationAudit;
 use failure::RotationFailure;
-use gateway::{NotHeld, RunningGateway};
+use gateway::RunningGateway;
 use step::RotationStep;
 
 mod audit;
 mod failure;
 mod gateway;
+mod holding;
 mod resume;
 mod step;
 mod stopped;
@@ -125,11 +125,13 @@ impl RotateCommand {
         let name = &tenant.name;
         if tenant.disabled {
             let what = format!("tenant `{name}`: {DISABLED}");
-            return Err(Failure::Other { what, hint: Some(disabled_to_do(tenant)) });
+            let hint = format!("remove `tenants.{name}.disabled` from the configuration first");
+            return Err(Failure::Other { what, hint: Some(hint) });
         }
         if tenant.credential.grant != Grant::EmbedSecret {
-            let what = format!("tenant `{name}` has no embed secret: its grant is another");
-            return Err(Failure::other(what));
+            let grant = tenant.credential.grant.as_str();
+            let what = format!("tenant `{name}` has no embed secret: its grant is `{grant}`");
+            return Err(Failure::Other { what, hint: Some(BY_PAGE.to_owned()) });
         }
         match tenant.credential.sources().nth(usize::from(self.position) - 1) {
             Some((_, SecretRef::File(path))) => Ok(path),
@@ -137,7 +139,9 @@ impl RotateCommand {
                 what: format!("the secret of tenant `{name}` is in a variable, not in a file"),
                 hint: Some(IN_A_FILE.to_owned()),
             }),
-            None => Err(Failure::Usage(format!("tenant `{name}` has one embed secret alone"))),
+            None => Err(Failure::Usage(format!(
+                "tenant `{name}` has one embed secret alone: `--position` is for `embed_secrets`"
+            ))),
         }
     }
 }
@@ -181,9 +185,14 @@ impl Rotation<'_> {
         let token = match self.exchanged(&admin).await {
             Ok(token) => token,
             Err(error) => {
-                let what = format!("the administrator gets no token: {error}");
-                let hint = hint(&error).to_owned();
-                return Err(self.cancelled(journal, what, Some(hint)));
+                let subject = self.command.admin_subject.escape_debug();
+                let what = format!("the administrator `{subject}` gets no token: {error}");
+                let hint = match &error.kind {
+                    ExchangeErrorKind::Refused { status: 404, .. }
+                    | ExchangeErrorKind::SubjectUnknown { .. } => UNKNOWN_ADMINISTRATOR,
+                    _ => hint(&error),
+                };
+                return Err(self.cancelled(journal, what, Some(hint.to_owned())));
             }
         };
         if let Err((what, hint)) = self.held().await {
@@ -302,69 +311,6 @@ impl Rotation<'_> {
         Ok(secret)
     }
 
-    /// Lets a running gateway hold exchanges.
-    ///
-    /// # Errors
-    /// The reason and the remedy, where the rotation must not go on: the operator named a token for
-    /// this, or the gateway would not take the new secret.
-    async fn held(&self) -> Result<(), (String, String)> {
-        let command = self.command;
-        let why = match self.gateway.hold(command, HOLD).await {
-            Ok(()) => return Ok(()),
-            Err(NotHeld::Stuck(why)) => {
-                let what = format!("the running gateway would not take a new secret: {why}");
-                return Err((what, STUCK.to_owned()));
-            }
-            Err(NotHeld::NotTold(why)) => why,
-        };
-        let hold = self.tenant.credential.hold;
-        if command.token_file.is_some() {
-            let what =
-                format!("no running gateway can be told to hold exchanges, as ordered: {why}");
-            let hint = if hold.is_zero() { ORDERED } else { ORDERED_OR_COVERED };
-            return Err((what, hint.to_owned()));
-        }
-        let what = if hold.is_zero() {
-            format!(
-                "warning: no running gateway was told to hold exchanges of `{}`: {why}. Until it has read \
-                 the new secret, its requests that need a token and its embed calls fail with 502; \
-                 `hold: 30s` in the tenant's `credential` lets them wait",
-                self.tenant.name
-            )
-        } else {
-            format!(
-                "note: no running gateway was told to hold exchanges of `{}`: {why}. That is covered by \
-                 `hold: {}s`, once Bold BI has accepted the secret there",
-                self.tenant.name,
-                hold.as_secs()
-            )
-        };
-        warn(&what).map_err(|_| ("stderr cannot be written".to_owned(), STDERR.to_owned()))?;
-        // A gateway that has not yet used the present secret would not wait for the next one.
-        let changed = self.tenant.credential.sources().filter_map(|(_, source)| match source {
-            SecretRef::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.elapsed().ok(),
-            SecretRef::Env(_) => None,
-        });
-        if let Some(left) = changed.min().and_then(|age| SETTLING.checked_sub(age)) {
-            sleep(left).await;
-        }
-        Ok(())
-    }
-
-    /// Waits until the gateway that holds exchanges has the new secret in force.
-    async fn taken(&self) {
-        if !self.gateway.is_held() {
-            return;
-        }
-        if let Err(NotHeld::NotTold(why) | NotHeld::Stuck(why)) = self.gateway.reload().await {
-            // The rotation goes on: the gateway reads the file by itself.
-            let _ = warn(&format!(
-                "warning: the running gateway did not say that it has the new secret: {why}. Exchanges \
-                 wait for it, for {HOLD} s at most"
-            ));
-        }
-    }
-
     /// The end of a step, at which a test may kill the process.
     #[cfg_attr(not(debug_assertions), expect(clippy::unused_self, reason = "tests alone need it"))]
     fn reached(&self, step: RotationStep) {
@@ -377,20 +323,12 @@ impl Rotation<'_> {
     }
 }
 
-/// Longer than the exchanges and the request of a rotation take as a rule.
-const HOLD: u64 = 60;
 const IN_A_FILE: &str =
     "keep the embed secret in a file of its own, `embed_secret: { file: /path }`";
-/// A running gateway reads and uses a changed secret within this time, unless its file system
-/// reports no changes.
-const SETTLING: Duration = Duration::from_secs(5);
-const STUCK: &str = "correct the configuration first (`boldgate check`, and the log of the gateway): the new secret is \
-                     in force only once the whole configuration is";
-const ORDERED: &str = "mend that: without a gateway that is told, and without `hold` in the tenant's \
-                       `credential`, requests fail until it has read the new secret";
-const ORDERED_OR_COVERED: &str = "mend that; or rotate without `--token-file`: `hold` in the tenant's \
-                                  `credential` lets requests wait for the new secret";
-const STDERR: &str = "give it a stderr: it has warnings";
+const BY_PAGE: &str = "change the credential in Bold BI, then write the new one to its file: a running gateway takes it \
+                       from there";
+const UNKNOWN_ADMINISTRATOR: &str = "`--admin-subject` must be the name of an administrator as this site of Bold BI has it; `boldgate doctor` \
+                                     with the tenant's name tells whether the site is right";
 const BY_HAND: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, write \
                        it to the file, and run this again; tokens that were given serve on until their end";
 const AFTER_HELP: &str = "\

@@ -34,17 +34,20 @@ impl RotationFailure {
             "{what}; whether Bold BI takes the secret in the file is unknown, as the journal `{}` says",
             journal.display()
         );
-        let hint = format!(
-            "`{resume}` ends it: it tries the secret in the file, and reads the new one back if Bold BI \
-             lets it"
-        );
-        Self { outcome: "unknown", what, hint: Some(hint) }
+        Self { outcome: "unknown", what, hint: Some(ends(resume)) }
     }
 
     /// There is no journal, or it cannot be used.
     pub(super) fn of_journal(error: &JournalError, resume: &str) -> Self {
         match error {
-            JournalError::Unfinished(path) => Self::unknown(error, path, resume),
+            JournalError::Unfinished(_) => Self {
+                outcome: "unknown",
+                what: format!(
+                    "{error}; whether Bold BI takes the secret in the file is unknown, and nothing was \
+                     asked of Bold BI now"
+                ),
+                hint: Some(ends(resume)),
+            },
             JournalError::Foreign(_) => Self::unchanged(error, Some(FOREIGN.to_owned())),
             JournalError::Unusable(..) => Self::unchanged(error, Some(UNWRITABLE.to_owned())),
             _ => Self::unchanged(error, None),
@@ -56,6 +59,13 @@ impl From<UnfitFile> for RotationFailure {
     fn from(unfit: UnfitFile) -> Self {
         Self::unchanged(&unfit, Some(unfit.hint().to_owned()))
     }
+}
+
+fn ends(resume: &str) -> String {
+    format!(
+        "`{resume}` ends it: it tries the secret in the file, and reads the new one back if Bold BI lets \
+         it"
+    )
 }
 
 const FOREIGN: &str = "find out why it is there, and remove it";

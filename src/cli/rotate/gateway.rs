@@ -136,10 +136,10 @@ fn reader(
     let admin = read_files(move || Settings::admin_of(&path)).map_err(|_| UNREADABLE)?;
     let admin = admin.map_err(|_| UNREADABLE)?;
     if !admin.actions {
-        return Err("it has no `admin.actions: true`".to_owned());
+        return Err("its configuration has no `admin.actions: true`".to_owned());
     }
     if matches!(admin.address, ListenAddress::Tcp(address) if address.port() == 0) {
-        return Err("`admin.address` has port 0".to_owned());
+        return Err("its `admin.address` has port 0, and the system chose another".to_owned());
     }
     let file = match (&command.token_file, &admin.certificate_file, &admin.address) {
         (Some(given), ..) => Some((given.clone(), "`--token-file`")),

@@ -40,7 +40,8 @@ impl Rotation<'_> {
                     first.escape_debug(),
                     subject.escape_debug()
                 );
-                Err(refused(what, Some(TAKE_OVER.to_owned())))
+                let resume = self.command.resume_command_by_journal(self.file);
+                Err(refused(what, Some(format!("`{resume}` is theirs; {TAKE_OVER}"))))
             }
             _ => Ok((journal, "an unfinished rotation is resumed".to_owned())),
         }
@@ -139,5 +140,5 @@ impl Rotation<'_> {
 }
 
 const POSITION: &str = "of two secrets, `--position 2` is the second";
-const TAKE_OVER: &str = "name the one who began with `--admin-subject`; if that one is gone, add `--take-over`: the audit \
-                         log then has both";
+const TAKE_OVER: &str =
+    "if they are gone, add `--take-over` to your own: the audit log then has both administrators";

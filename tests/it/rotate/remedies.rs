@@ -156,3 +156,28 @@ async fn a_refused_generate_names_its_url_or_the_words_of_bold_bi_and_what_to_do
     assert!(refused.stderr.contains("must be an administrator of the site"), "{refused:?}");
     setup.assert_clean("no administrator");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_cannot_begin_names_what_was_given_and_what_to_do() {
+    let setup = Setup::new().await;
+    let unknown = setup.boldgate(&["rotate", "acme", "--admin-subject", "nobody@x.example"]).await;
+    assert!(unknown.stderr.contains("administrator `nobody@x.example` gets no"), "{unknown:?}");
+    assert!(unknown.stderr.contains("hint: `--admin-subject` must be"), "{unknown:?}");
+    assert_eq!(setup.rotate(&["--kill-after", "generated"]).await.code, None);
+    let journal = setup.files.path("secret.rotation").display().to_string();
+    let again = setup.rotate(&[]).await;
+    assert_eq!(again.stderr.matches(&journal).count(), 1, "it is named once: {again:?}");
+    assert!(again.stderr.contains("nothing was asked of Bold BI now"), "{again:?}");
+    let other = ["rotate", "acme", "--admin-subject", "admin2@example.com", "--resume"];
+    let other = setup.boldgate(&other).await;
+    assert!(other.stderr.contains("--take-over"), "{other:?}");
+    let ended = run_pasted(pasted(&other.stderr)).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    setup.assert_clean("by the one who began");
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    let site = "    site: site1\n";
+    setup.files.write("boldgate.yaml", &config.edit(site, &format!("{site}    disabled: true\n")));
+    let disabled = setup.rotate(&[]).await;
+    assert!(disabled.stderr.contains("hint: remove `tenants.acme.disabled`"), "{disabled:?}");
+    assert!(!disabled.stderr.contains("doctor"), "it is about rotating: {disabled:?}");
+}
