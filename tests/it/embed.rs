@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::Response;
 use crate::support::edit::Edit;
+use crate::support::embedding::{embedding_site, page_callers, post_request};
 use crate::support::files::Files;
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::identity_provider::{Provider, bearer};
@@ -75,11 +76,7 @@ impl Setup {
     async fn for_pages_of(origin: &str, embed: &str, server: &str, more: &str) -> Self {
         let users =
             [("jane@acme.example", UserSource::AzureAd), ("svc@acme.example", UserSource::Local)];
-        let of = |id: &str| {
-            let mut site = site(Some(id), &users);
-            site.embed_secret = CANARY_SECRET.into();
-            site
-        };
+        let of = |id: &str| embedding_site(id, &users);
         let stand_in = stand_in(vec![of("acme"), of("plain")]).await;
         let (provider, key) = (Provider::new(), ApiKey::generate().unwrap());
         let credential = "    credential:\n      grant: embed_secret\n      username: \
@@ -103,21 +100,12 @@ tenants:
 {embed}{credential}  plain:
     server: main
     site: plain
-{cors}{credential}callers:
-  app:
-    jwt:
-      issuer: https://login.example.com/
-      audience: boldgate
-      algorithms: [EdDSA]
-      jwks_file: {}
-    may:
-      - {{ tenant: \"*\", routes: [read, embed], subject: {{ claim: email, domains: [acme.example] }} }}
-  reader:
+{cors}{credential}{}  reader:
     api_key: {{ sha256: {} }}
     may: [ {{ tenant: \"*\", routes: [read, export, write, admin, credentials] }} ]
 {more}",
             stand_in.url(),
-            provider.jwks.path().display(),
+            page_callers(&provider, "*"),
             key.hash(),
         );
         let secret = files.path("secret").display().to_string();
@@ -143,11 +131,7 @@ tenants:
 
     /// A POST with these header lines.
     async fn post(&self, path: &str, lines: &str, body: &str) -> Response {
-        let length = body.len();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{lines}\r\n{body}"
-        );
-        self.gateway.send(request).await
+        self.gateway.send(post_request(path, lines, body)).await
     }
 
     /// A call of the SDK in a page of the listed origin.

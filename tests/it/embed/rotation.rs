@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -13,6 +13,7 @@ use crate::support::audit::audit_lines;
 use crate::support::client::Client;
 use crate::support::process::{Ended, Process, run};
 use crate::support::reloads::{log_line, log_lines};
+use crate::support::steady_flow::SteadyFlow;
 use crate::support::waiting::{becomes, until};
 
 /// Users who may ask for data.
@@ -49,8 +50,7 @@ impl Rotated {
             ("admin@acme.example", UserSource::Local),
         ];
         users.extend(many.iter().map(|user| (&**user, UserSource::Local)));
-        let mut acme = site(Some("acme"), &users);
-        acme.embed_secret = CANARY_SECRET.into();
+        let acme = embedding_site("acme", &users);
         let (upstream, files, provider) =
             (stand_in(vec![acme]).await, Files::new(), Provider::new());
         files.write("secret", CANARY_SECRET);
@@ -70,18 +70,9 @@ tenants:
       grant: embed_secret
       username: svc@acme.example
 {credential}      user_source: local
-callers:
-  app:
-    jwt:
-      issuer: https://login.example.com/
-      audience: boldgate
-      algorithms: [EdDSA]
-      jwks_file: {}
-    may:
-      - {{ tenant: acme, routes: [read, embed], subject: {{ claim: email, domains: [acme.example] }} }}
-",
+{}",
             upstream.url(),
-            provider.jwks.path().display(),
+            page_callers(&provider, "acme"),
         );
         let folder = files.0.path().display().to_string();
         files.write("boldgate.yaml", &text.edit_all("FOLDER", &folder));
@@ -92,13 +83,9 @@ callers:
     /// A call of this user to an endpoint.
     async fn post(&self, user: &str, path: &str, body: &str) -> Response {
         let credential = bearer(&self.provider.token(|claims| claims["email"] = user.into()));
-        let length = body.len();
         let mut client = Client::connect(self.gateway.address()).await;
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{credential}{JSON}Content-Length: \
-             {length}\r\n\r\n{body}"
-        );
-        client.write(head.as_bytes()).await;
+        let request = post_request(path, &format!("{credential}{JSON}"), body);
+        client.write(request.as_bytes()).await;
         client.response().await
     }
 
@@ -180,29 +167,21 @@ async fn a_rotation_under_a_steady_flow_of_embed_calls_fails_none() {
         }
         assert_eq!(rotated.jane().await.status, 200);
         rotated.settled().await;
-        let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let mut flows = JoinSet::new();
-        for _ in 0..4 {
-            flows.spawn(flow(Arc::clone(&rotated), Arc::clone(&stop), Arc::clone(&made)));
-        }
-        let calls = async |count: usize| {
-            let before = made.load(SeqCst);
-            until(|| made.load(SeqCst) >= before + count).await;
-        };
-        calls(8).await;
+        let mut flows = SteadyFlow::default();
+        flows.begin(4, |stop, made| flow(Arc::clone(&rotated), stop, made));
+        flows.calls(8).await;
         // By hand: it takes a while until the file is written.
         rotated.rotate_in_bold_bi();
         log_line(&rotated.gateway, WAITS).await;
         sleep(Duration::from_millis(200)).await;
         rotated.files.swap_in("secret", NEW);
-        calls(8).await;
+        flows.calls(8).await;
         // By the command.
         for _ in 0..2 {
             rotated.rotate(&[]).await;
-            calls(8).await;
+            flows.calls(8).await;
         }
-        stop.store(true, SeqCst);
-        let failed = flows.join_all().await.concat();
+        let failed = flows.end().await;
         assert!(failed.is_empty(), "{embed}, {in_words}: {failed:?}");
         // No herd of exchanges: one refused comparison and one proof a rotation, and those of the
         // command.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use boldgate::boldbi::stand_in::GenerateReply;
@@ -13,7 +12,7 @@ use boldgate::boldbi::stand_in::GenerateReply;
 use super::rotation::{HELD, Rotated, USERS, flow, user};
 use super::*;
 use crate::support::client::Client;
-use crate::support::waiting::until;
+use crate::support::steady_flow::SteadyFlow;
 
 /// A gateway that `boldgate rotate` can tell to hold exchanges.
 const TOLD: &str =
@@ -54,26 +53,16 @@ async fn asking(
 async fn assert_none_fails(credential: &str, admin: &str, rotations: &[&[&'static str]]) -> String {
     let rotated = Arc::new(Rotated::with_admin("{}", credential, admin).await);
     assert_eq!(rotated.jane().await.status, 200);
-    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let asked = Arc::new(AtomicUsize::new(0));
-    let mut flows = JoinSet::new();
-    for _ in 0..3 {
-        flows.spawn(flow(Arc::clone(&rotated), Arc::clone(&stop), Arc::clone(&made)));
-        flows.spawn(asking(Arc::clone(&rotated), Arc::clone(&stop), Arc::clone(&asked)));
-    }
-    let calls = async |count: usize| {
-        let before = (made.load(SeqCst), asked.load(SeqCst));
-        let both = || (made.load(SeqCst), asked.load(SeqCst));
-        until(|| both().0 >= before.0 + count && both().1 >= before.1 + count).await;
-    };
-    calls(8).await;
+    let mut flows = SteadyFlow::default();
+    flows.begin(3, |stop, made| flow(Arc::clone(&rotated), stop, made));
+    flows.begin(3, |stop, made| asking(Arc::clone(&rotated), stop, made));
+    flows.calls(8).await;
     let mut notes = String::new();
     for more in rotations {
         notes += &rotated.rotate(more).await;
     }
-    calls(20).await;
-    stop.store(true, SeqCst);
-    let failed = flows.join_all().await.concat();
+    flows.calls(20).await;
+    let failed = flows.end().await;
     assert!(failed.is_empty(), "{credential}{admin}: {failed:?}");
     notes
 }
