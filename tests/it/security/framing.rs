@@ -10,6 +10,9 @@ use crate::support::edit::Edit;
 use crate::support::two_callers::{ALPHA_KEY, GOOD, Setup, get, get_with, post};
 use crate::support::upstream::Request;
 
+mod chunks;
+mod upgrades;
+
 /// The smuggled bytes: well-formed, and admitted if they were ever read as a request.
 fn smuggled() -> String {
     get("/bi/api/site/alpha/v5.0/smuggled")
@@ -36,128 +39,6 @@ async fn a_request_with_both_framings_is_refused_and_nothing_after_it_is_read() 
         let body = format!("0\r\n\r\n{}", smuggled());
         assert_refused_and_closed(&setup, post(GOOD, framing, &body).as_bytes()).await;
     }
-    setup.assert_serves().await;
-}
-
-/// SMG-02
-#[tokio::test]
-async fn chunks_in_http_1_0_are_refused() {
-    let setup = Setup::new().await;
-    for connection in ["", "Connection: keep-alive\r\n"] {
-        let framing = format!("{connection}Transfer-Encoding: chunked\r\n");
-        let body = format!("0\r\n\r\n{}", smuggled());
-        let request = post(GOOD, &framing, &body)
-            .edit(&format!("POST {GOOD} HTTP/1.1"), &format!("POST {GOOD} HTTP/1.0"));
-        assert_refused_and_closed(&setup, request.as_bytes()).await;
-    }
-    setup.assert_serves().await;
-}
-
-/// SMG-03: after a request that asks for another protocol, with or without a body, admitted or
-/// not, the connection ends.
-#[tokio::test]
-async fn a_request_behind_one_that_asks_for_an_upgrade_is_never_read() {
-    let setup = Setup::new().await;
-    for (upgrade, status) in [
-        ("Connection: upgrade\r\nUpgrade: foo\r\n".to_owned(), 200),
-        ("Upgrade: foo\r\n".to_owned(), 200),
-        (format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{WEBSOCKET}"), 501),
-        (format!("Connection: upgrade\r\nUpgrade: foo, WebSocket/13\r\n{WEBSOCKET}"), 501),
-        ("Connection: keep-alive, upgrade\r\nUpgrade: foo\r\nX-Api-Key: other\r\n".to_owned(), 401),
-        // Not the offer of HTTP/2 that a client makes without meaning to change the protocol.
-        ("Upgrade: h2c\r\n".to_owned(), 200),
-        ("Connection: Upgrade\r\nUpgrade: h2c\r\n".to_owned(), 200),
-        (H2C.edit("Upgrade, ", "Upgrade, X-Other, "), 200),
-        (H2C.edit("Upgrade, ", "close, Upgrade, "), 200),
-        (H2C.edit("Upgrade, HTTP2-Settings\r\n", "Upgrade\r\nConnection: HTTP2-Settings\r\n"), 200),
-        (H2C.edit(": h2c", ": h2c, foo"), 200),
-        (H2C.edit(": h2c", ": h2"), 200),
-        (format!("{H2C}Upgrade: h2c\r\n"), 200),
-        (format!("{H2C}HTTP2-Settings: AAMAAABk\r\n"), 200),
-        (H2C.edit("HTTP2-Settings: AAMAAABk\r\n", ""), 200),
-        (H2C.edit("AAMAAABk", "not base64"), 200),
-    ] {
-        let before = setup.reached().2;
-        let statuses = setup.statuses(get_with(GOOD, &upgrade) + &smuggled()).await;
-        assert_eq!(statuses, [status], "{upgrade}");
-        assert_eq!(setup.reached().2, before + usize::from(status == 200), "{upgrade}");
-    }
-    for (upgrade, status) in [
-        ("Connection: upgrade\r\nUpgrade: foo\r\n".to_owned(), 200),
-        (format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{WEBSOCKET}"), 501),
-        (H2C.to_owned(), 200),
-        (format!("{H2C}X-Api-Key: other\r\n"), 401),
-    ] {
-        for framing in ["Content-Length: 3\r\n", "Content-Length: 3\r\nExpect: 100-continue\r\n"] {
-            let before = setup.reached().2;
-            let request = post(GOOD, &format!("{upgrade}{framing}"), "abc") + &smuggled();
-            let mut statuses = setup.statuses(request).await;
-            statuses.retain(|status| *status != 100);
-            assert_eq!(statuses, [status], "{upgrade}{framing}");
-            assert_eq!(setup.reached().2, before + usize::from(status == 200), "{upgrade}");
-        }
-    }
-    for request in setup.upstream.seen.requests() {
-        assert!(!request.path().ends_with("smuggled"), "{}", request.head);
-        assert_no_trace_of_an_upgrade(&request);
-    }
-    setup.assert_serves().await;
-}
-
-/// As the default `HttpClient` of Java sends it with every request (JDK 17).
-const H2C: &str =
-    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
-const WEBSOCKET: &str =
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
-fn assert_no_trace_of_an_upgrade(request: &Request) {
-    for name in ["upgrade", "connection", "http2-settings"] {
-        assert_eq!(request.header(name), [""; 0], "{}", request.head);
-    }
-}
-
-/// The offer is ignored, which RFC 9110, section 7.8, allows, and the connection is kept.
-#[tokio::test]
-async fn a_client_that_offers_http_2_keeps_its_connection_and_the_offer_is_not_forwarded() {
-    let setup = Setup::new().await;
-    for offer in [
-        H2C.to_owned(),
-        H2C.to_ascii_lowercase().edit("aamaaabk", "AAMAAABk"),
-        H2C.edit("Upgrade, HTTP2-Settings", "HTTP2-Settings,Upgrade"),
-        format!("{H2C}Content-Length: 0\r\n"),
-        // The whole of it, as recorded.
-        "Connection: Upgrade, HTTP2-Settings\r\nContent-Length: 0\r\n\
-         HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA\r\nUpgrade: h2c\r\n\
-         User-Agent: Java-http-client/17.0.15\r\n"
-            .to_owned(),
-    ] {
-        let mut client = Client::connect(setup.address()).await;
-        for _ in 0..3 {
-            client.write(get_with(GOOD, &offer).as_bytes()).await;
-            let response = client.response().await;
-            assert_eq!(response.status, 200, "{offer}");
-            assert_eq!(response.header("connection"), ["keep-alive"], "{}", response.head);
-        }
-        client.write(post(GOOD, &offer, "").as_bytes()).await;
-        assert_eq!(client.response().await.status, 200, "{offer}");
-    }
-    let seen = setup.upstream.seen.requests();
-    assert_eq!(seen.len(), 20);
-    seen.iter().for_each(assert_no_trace_of_an_upgrade);
-}
-
-#[tokio::test]
-async fn a_websocket_is_refused_with_a_code_of_its_own_and_reaches_nothing() {
-    let setup = Setup::new().await;
-    let upgrade = format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{WEBSOCKET}");
-    let refusal = setup.assert_refused(get_with(GOOD, &upgrade), &[501]).await;
-    assert_eq!(refusal.code(), "upgrade_refused");
-    assert_eq!(refusal.header("connection"), ["close"], "{}", refusal.head);
-    let line = setup.gateway.access_lines(1).await.remove(0);
-    assert_eq!(line["boldgate.outcome"], "refused", "nothing has failed: {line}");
-    // A caller without permission learns only that.
-    let unknown = get_with(GOOD, &upgrade).edit(ALPHA_KEY, "bgk_other");
-    setup.assert_refused(unknown, &[401]).await;
     setup.assert_serves().await;
 }
 
@@ -220,100 +101,6 @@ async fn a_content_length_is_one_plain_decimal_number() {
     }
     let good = post(GOOD, "Content-Length: 3\r\n", "abc");
     assert_eq!(setup.gateway.send(good).await.status, 200);
-    setup.assert_serves().await;
-}
-
-/// SMG-07: what is no chunk is refused, and the connection to the server, on which part of the
-/// request has gone already, is not used again.
-#[tokio::test]
-async fn malformed_chunks_end_both_connections() {
-    let setup = Setup::with("limits: { body_timeout: 500ms }\n").await;
-    setup.assert_serves().await;
-    for body in [
-        "+3\r\nabc\r\n0\r\n\r\n",
-        "-3\r\nabc\r\n0\r\n\r\n",
-        "0_3\r\nabc\r\n0\r\n\r\n",
-        "0x3\r\nabc\r\n0\r\n\r\n",
-        " 3\r\nabc\r\n0\r\n\r\n",
-        "10000000000000003\r\nabc\r\n0\r\n\r\n",
-        "fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
-        "FFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n",
-        "g\r\nabc\r\n0\r\n\r\n",
-        "3\r\nabcXX0\r\n\r\n",
-        "3\r\nabcd\r\n0\r\n\r\n",
-        "3\r\nabc0\r\n\r\n",
-        "3\nabc\n0\n\n",
-        "3\r\nabc\n0\r\n\r\n",
-        "3\rabc\r\n0\r\n\r\n",
-    ] {
-        let (connections, _, requests) = setup.reached();
-        let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
-        let statuses = setup.statuses(request).await;
-        // These bytes could still become a chunk, and do not in time.
-        assert!(matches!(statuses[..], [400 | 408]), "{body:?}: {statuses:?}");
-        assert_eq!(setup.reached().2, requests, "{body:?}: a whole request reached the server");
-        setup.assert_serves().await;
-        let expected = connections + 1;
-        assert_eq!(setup.reached().0, expected, "{body:?}: its connection was used again");
-    }
-}
-
-/// SMG-07: chunk extensions, trailers and odd sizes never go on as they came.
-#[tokio::test]
-async fn chunks_are_framed_again_for_the_server() {
-    let setup = Setup::new().await;
-    for body in [
-        "3;ext=\"a\"\r\nabc\r\n0\r\n\r\n",
-        "003\r\nabc\r\n000\r\n\r\n",
-        "1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
-        "3\r\nabc\r\n0\r\nX-Trailer: yes\r\nContent-Length: 99\r\n\r\n",
-    ] {
-        let request = post(GOOD, "Transfer-Encoding: chunked\r\nTrailer: X-Trailer\r\n", body);
-        let response = setup.gateway.send(request).await;
-        assert_eq!(response.status, 200, "{body:?}");
-        let seen = setup.upstream.seen.take();
-        assert_eq!(seen.len(), 1, "{body:?}");
-        assert_eq!(seen[0].body, b"abc", "{body:?}");
-        assert_eq!(seen[0].header("trailer"), [""; 0]);
-    }
-    setup.assert_serves().await;
-}
-
-/// SMG-07: sizes that are empty and line feeds in extensions, of which servers make different
-/// things (CVE-2025-55315). Whatever the body is, nothing behind it is read.
-#[tokio::test]
-async fn nothing_is_read_behind_chunks_of_doubtful_framing() {
-    let setup = Setup::with("limits: { body_timeout: 500ms }\n").await;
-    for body in [
-        "\r\n3\r\nabc\r\n0\r\n\r\n",
-        "\r\n\r\n",
-        ";\r\n\r\n",
-        ";a\r\n3\r\nabc\r\n0\r\n\r\n",
-        "3;a\nabc\r\n0\r\n\r\n",
-        "3;a\nb\r\nabc\r\n0\r\n\r\n",
-        "3;\n2d\r\nabc\r\n0\r\n\r\n",
-        "0;a\n\r\n\r\n",
-        "0\r\n:\r\n\r\n",
-        "0\r\nX: y\n\r\n\r\n",
-        "3\r\nabc\r\n0\r\n\r\n",
-    ] {
-        let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
-        let statuses = setup.statuses(request).await;
-        assert!(matches!(statuses[..], [200 | 400 | 408]), "{body:?}: {statuses:?}");
-        let seen = setup.upstream.seen.take();
-        assert!(seen.len() <= 1, "{body:?}");
-        for request in seen {
-            assert_eq!(request.line(), format!("POST {GOOD} HTTP/1.1"), "{body:?}");
-            assert!(matches!(&request.body[..], b"" | b"abc"), "{body:?}: {:?}", request.body);
-        }
-    }
-    // Chunks alone are no reason to end a connection.
-    let mut client = Client::connect(setup.address()).await;
-    for _ in 0..2 {
-        let chunks = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
-        client.write(chunks.as_bytes()).await;
-        assert_eq!(client.response().await.status, 200);
-    }
     setup.assert_serves().await;
 }
 
@@ -424,39 +211,6 @@ async fn a_response_after_which_nothing_is_read_says_close() {
         assert!(!seen.path().ends_with("smuggled"), "{}", seen.head);
     }
     setup.assert_serves().await;
-}
-
-/// Bytes in a later segment are judged like those in the first.
-#[tokio::test]
-async fn chunks_in_segments_of_their_own_are_judged_alike() {
-    let setup = Setup::with("limits: { body_timeout: 500ms }\n").await;
-    for pieces in [
-        &["3\r\nabc\r\n", ";\r\n\r\n"][..],
-        &["3\r\nabc\r\n", "\r\n"],
-        &["3\r\nabc\r\n", "0;a\n", "\r\n"],
-        &["3\r\nabc\r\n", "0\r\n", "X: y\n", "\r\n"],
-        &["3\r\nabc", "\n", "0\r\n\r\n"],
-        &["3;a", "\nb\r\n", "abc\r\n0\r\n\r\n"],
-    ] {
-        let mut client = Client::connect(setup.address()).await;
-        client.stream.set_nodelay(true).unwrap();
-        client.write(post(GOOD, "Transfer-Encoding: chunked\r\n", "").as_bytes()).await;
-        for piece in pieces {
-            // Each request arrives alone: the one before has reached the server, or was refused.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            if client.stream.write_all(piece.as_bytes()).await.is_err() {
-                break;
-            }
-        }
-        let _ = client.stream.write_all(smuggled().as_bytes()).await;
-        let status = client.try_response(false).await.map(|response| response.status);
-        assert!(matches!(status, Some(400 | 408)), "{pieces:?}: {status:?}");
-        assert_eq!(client.rest().await, "", "{pieces:?}");
-        setup.assert_serves().await;
-        for seen in setup.upstream.seen.take() {
-            assert!(!seen.path().ends_with("smuggled"), "{pieces:?}: {}", seen.head);
-        }
-    }
 }
 
 /// SMG-09: a body that nobody reads, because the gateway answers itself, is no request.
