@@ -5,24 +5,31 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::field::{Field, Named, Unread};
-use super::quantity::{Period, Ratio, Size};
-use super::redact::{path_of_secret, without_query};
+use super::quantity::{Period, Size};
 
 mod admin;
 mod credential;
 mod embed;
+mod listener;
+mod logs;
 mod metrics;
 mod network;
 mod permission;
+mod server;
 mod tenant;
 mod token_store;
 
 pub(super) use admin::{Admin, AdminTls};
 pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
 pub(super) use embed::{Embed, FilterValue, Mode, Operator, Via};
+pub(super) use listener::{
+    Callers, ForwardingHeader, Listener, ProxyProtocol, Tls, TrustedProxies,
+};
+pub(super) use logs::{AccessLog, Audit, LogFormat, Traces, WriteLines};
 pub(super) use metrics::{Metrics, TenantSeries};
 pub(super) use network::{HeaderSource, ServerProxy};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
+pub(super) use server::{Edition, HealthCheck, Server, Timeouts, Ui};
 pub(super) use tenant::{
     Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };
@@ -101,340 +108,6 @@ pub(super) struct File {
     pub token_store: Field<TokenStore>,
 }
 
-/// Traces over OTLP/HTTP, as protobuf. No span has a path, a query, a header or a user.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Traces {
-    /// The whole URL that the collector takes traces at; without user info and query.
-    #[schemars(
-        example = &"http://otel-collector:4318/v1/traces",
-        extend("pattern" = "^https?://[^@?#]+/[^@?#]+$")
-    )]
-    #[serde(serialize_with = "without_query")]
-    pub otlp_endpoint: Field<String>,
-    /// The fraction of requests that are recorded, by chance. A request whose `traceparent` is of
-    /// one of the `trusted_proxies` is recorded if its sampled flag is set, and only then.
-    #[serde(default = "default_sample_ratio")]
-    pub sample_ratio: Field<Ratio>,
-    /// Headers of each export by their names, for a collector that wants a key.
-    #[serde(default)]
-    pub headers: Field<Named<SecretSource>>,
-    /// PEM bundle of the CAs to trust for the collector, instead of the system's.
-    #[serde(default)]
-    pub ca_file: Field<String>,
-    /// The attribute `service.instance.id`, where collectors do not add the pod or the host
-    /// themselves.
-    #[serde(default)]
-    #[schemars(length(min = 1, max = 128))]
-    pub instance: Field<String>,
-}
-
-/// The access log.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct AccessLog {
-    /// The requests that have a line.
-    pub write: Field<WriteLines>,
-    /// With `sampled`: one of this number of requests without a failure has a line; 100 if it is
-    /// not given.
-    #[schemars(with = "u64", range(min = 1, max = 1_000_000))]
-    pub one_in: Field<u64>,
-    /// `stdout`; or the absolute path of a file. The file is made with the mode 0600 if it is not
-    /// there, only ever appended to, and opened again when it was moved away.
-    #[schemars(
-        example = &"stdout",
-        example = &"/var/log/boldgate/access.jsonl",
-        extend("pattern" = "^(stdout|/.*[^/])$")
-    )]
-    pub to: Field<String>,
-    /// The form of lines. If it is not given, it is `json` in a file, and on standard output the
-    /// one of `--log-format`.
-    #[schemars(with = "LogFormat")]
-    pub format: Field<LogFormat>,
-}
-
-/// The requests that have a line in the access log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum WriteLines {
-    /// All.
-    All,
-    /// Only failures: refusals of the gateway, responses of Bold BI with 400 and above,
-    /// responses that broke off, clients that left.
-    Failures,
-    /// All failures, and of the other requests one in `one_in`.
-    Sampled,
-    /// None.
-    Off,
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum LogFormat {
-    /// For people.
-    Text,
-    /// A JSON object, with the field names of OpenTelemetry.
-    Json,
-    /// A JSON object, with the field names of the Elastic Common Schema.
-    Ecs,
-}
-
-/// The audit log: one JSON object a line.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Audit {
-    /// `stdout`, among the access log; or the absolute path of a file. The file is made with the
-    /// mode 0600 if it is not there, only ever appended to, and opened again when it was moved
-    /// away.
-    #[schemars(
-        example = &"stdout",
-        example = &"/var/log/boldgate/audit.jsonl",
-        extend("pattern" = "^(stdout|/.*[^/])$")
-    )]
-    pub to: Field<String>,
-}
-
-/// An address that clients connect to.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Listener {
-    /// IP address and port (`127.0.0.1:8080`, `[::1]:8080`), or `unix:` and the path of a socket.
-    #[schemars(example = "127.0.0.1:8080", example = "unix:/run/boldgate/gateway.sock")]
-    pub address: Field<String>,
-    /// Of a Unix socket: the mode of its file. `0660` lets its owner and its group connect, `0600`
-    /// the owner alone, `0666` every user of the machine. If it is not given, it is `0660`.
-    #[serde(default)]
-    #[schemars(example = &"0660", extend("pattern" = "^0?[67][067][067]$"))]
-    pub mode: Field<String>,
-    /// Of a Unix socket: the group of its file, by name or by number. The user that boldgate runs
-    /// as must be a member. If it is not given, the group is that of boldgate.
-    #[serde(default)]
-    #[schemars(example = &"boldgate-clients")]
-    pub group: Field<String>,
-    /// The callers that it admits.
-    pub callers: Field<Callers>,
-    /// The only hosts that requests may ask for, in `Host`, without ports; beside the `hosts` of
-    /// tenants and, on loopback addresses and Unix sockets, `localhost` and loopback addresses. If
-    /// not given, any host will do, but not on a loopback address with `callers: anonymous`, where
-    /// web pages could otherwise make browsers send requests.
-    #[serde(default)]
-    #[schemars(length(min = 1))]
-    pub hosts: Field<Vec<Field<String>>>,
-    /// Serve HTTPS instead of HTTP.
-    #[serde(default)]
-    pub tls: Field<Tls>,
-    /// The proxies in front of it whose word counts for the address and scheme of a client and for
-    /// `X-Request-Id`. Logs and Bold BI are told that address. Nobody is identified by it.
-    #[serde(default)]
-    pub trusted_proxies: Field<TrustedProxies>,
-    /// Every connection begins with a header of the PROXY protocol, version 1 or 2, that tells the
-    /// client's address for logs and for Bold BI. A connection without it is closed.
-    #[serde(default)]
-    pub proxy_protocol: Field<ProxyProtocol>,
-    /// The servers with `ui: pass` whose static files and data service it passes on. Of several,
-    /// the `hosts` of their tenants tell which one a request means.
-    #[serde(default)]
-    #[schemars(length(min = 1))]
-    pub ui: Field<Vec<Field<String>>>,
-}
-
-/// The proxies that may name their clients in a header. The client is the rightmost address in it
-/// that is not one of these proxies. All other forwarding headers are ignored.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TrustedProxies {
-    /// Addresses and networks of the proxies; `unix` for those that connect to a Unix socket.
-    #[schemars(length(min = 1), example = ["10.1.0.0/16", "2001:db8::7", "unix"])]
-    pub from: Field<Vec<Field<String>>>,
-    /// The header that the proxies set, and in which each of them adds its client.
-    pub header: Field<ForwardingHeader>,
-}
-
-/// A header in which proxies name their clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum ForwardingHeader {
-    /// `X-Forwarded-For`; the scheme is in `X-Forwarded-Proto`.
-    XForwardedFor,
-    /// `Forwarded` of RFC 7239; the scheme is in its `proto`.
-    Forwarded,
-}
-
-/// The proxies that begin their connections with a header of the PROXY protocol.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ProxyProtocol {
-    /// Addresses and networks of the proxies; `unix` for those that connect to a Unix socket. A
-    /// connection from elsewhere is closed.
-    #[schemars(length(min = 1), example = ["10.1.0.0/16", "2001:db8::7", "unix"])]
-    pub from: Field<Vec<Field<String>>>,
-}
-
-/// The callers that a listener admits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Callers {
-    /// Every client that can connect; only on loopback addresses and Unix sockets.
-    Anonymous,
-    /// Callers with a valid credential.
-    Required,
-}
-
-/// Certificate and key of a listener, in PEM form.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "the names of keys say that they are files")]
-pub(super) struct Tls {
-    /// Path of the certificate, followed by its chain.
-    pub certificate_file: Field<String>,
-    /// Path of the private key.
-    pub key_file: Field<String>,
-    /// PEM bundle of the CAs whose certificates clients must have. Without such a certificate there
-    /// is no connection, and callers are known by theirs (`certificates`).
-    #[serde(default)]
-    pub client_ca_file: Field<String>,
-    /// PEM file of the lists of client certificates that these CAs have revoked.
-    #[serde(default)]
-    pub client_crl_file: Field<String>,
-}
-
-/// One Bold BI installation.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Server {
-    /// Its URL without a site and without `/api`, e.g. `https://bi.example.com/bi`.
-    #[serde(serialize_with = "without_query")]
-    #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
-    pub url: Field<String>,
-    /// Where it can be reached, if not at the URL's host and port: IP addresses and names, with a
-    /// port where it is not the URL's. `Host` and the certificate's name are the URL's all the
-    /// same. All addresses of a name are used. An address that fails is ejected until it is healthy
-    /// again.
-    #[serde(default)]
-    #[schemars(length(min = 1, max = 64), example = ["10.0.0.1:8080", "bi-1.internal"])]
-    pub addresses: Field<Vec<Field<String>>>,
-    /// The proxy through which it is reached, for everything: forwarded requests, exchanges, embed
-    /// calls, health checks and `boldgate doctor`. It looks the URL's host up. Variables such as
-    /// `HTTPS_PROXY` never count.
-    #[serde(default)]
-    pub proxy: Field<ServerProxy>,
-    /// Ask its addresses whether they can serve, and eject those that cannot. Without it only
-    /// addresses are ejected that cannot be connected to.
-    #[serde(default)]
-    pub health_check: Field<HealthCheck>,
-    /// Its kind of installation.
-    #[serde(default = "default_edition")]
-    pub edition: Field<Edition>,
-    /// PEM file of the CAs to trust, instead of the system's. A server that shows one of these
-    /// certificates itself is trusted as well, for the names in it; where it has no alternative
-    /// names, for its common name.
-    #[serde(default)]
-    pub ca_file: Field<String>,
-    /// SHA-256 fingerprints of the only certificates to trust, as
-    /// `openssl x509 -noout -fingerprint -sha256` prints them; several, so that one can be renewed.
-    /// They take the place of CAs and of the name in the certificate; its dates count.
-    #[serde(default)]
-    #[schemars(length(min = 1, max = 16))]
-    pub certificate_sha256: Field<Vec<Field<String>>>,
-    /// PEM file of the certificate by which it knows the gateway, followed by its chain, for a
-    /// server or a proxy in front of it that asks for one.
-    #[serde(default)]
-    pub client_certificate_file: Field<String>,
-    /// PEM file of the private key to `client_certificate_file`.
-    #[serde(default, serialize_with = "path_of_secret")]
-    pub client_key_file: Field<String>,
-    /// Headers of every request to it by their names, for a firewall in front of it that wants a
-    /// key. They are in forwarded requests, exchanges, embed calls, health checks and those of
-    /// `boldgate doctor`. A client's header of such a name never goes on.
-    #[serde(default)]
-    #[schemars(extend("maxProperties" = 16))]
-    pub headers: Field<Named<HeaderSource>>,
-    /// `pass`: listeners that name it under `ui` pass its static files and its data service on to
-    /// pages, so that the embed SDK has one address for all. No token is put on these requests, and
-    /// nobody has to be admitted for them. Its pages, its sign-in and WebSocket are not passed on.
-    #[serde(default = "default_ui")]
-    pub ui: Field<Ui>,
-    /// Most connections to it that are open at the same time.
-    #[serde(default = "default_server_connections")]
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub max_connections: Field<u64>,
-    /// Most exchanges of credentials for tokens at the same time; more wait for their turn. There
-    /// are 64 at first, and fewer while the server fails or slows down.
-    #[serde(default = "default_server_exchanges")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub max_exchanges: Field<u64>,
-    /// How long to wait for it.
-    #[serde(default = "default_timeouts")]
-    pub timeouts: Field<Timeouts>,
-}
-
-/// The parts of a server that pages get beside its API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Ui {
-    /// Nothing.
-    Off,
-    /// Static files, and the data service with the client's own `Authorization`.
-    Pass,
-}
-
-/// How the addresses of a server are asked whether they can serve. The checks have connections of
-/// their own, besides `max_connections`, and never a token.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct HealthCheck {
-    /// The path that is asked for; a response with 2xx means healthy. When it is not given,
-    /// `/health-check` below the path of the server's URL.
-    #[serde(serialize_with = "without_query")]
-    #[schemars(with = "String", example = "/bi/health-check")]
-    pub path: Field<String>,
-    /// From one check to the next, a tenth more or less.
-    pub interval: Field<Period>,
-    /// For a whole check.
-    pub timeout: Field<Period>,
-    /// Number of successful checks in a row after which an address is used again.
-    #[schemars(range(min = 1, max = 100))]
-    pub healthy_after: Field<u64>,
-    /// Number of failed checks in a row after which an address is ejected.
-    #[schemars(range(min = 1, max = 100))]
-    pub unhealthy_after: Field<u64>,
-}
-
-/// The kind of installation of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Edition {
-    /// On your own machines; sites are told apart by `/site/…` in the path, or by host names.
-    SelfHosted,
-    /// Bold BI Cloud; sites are told apart by host names.
-    Cloud,
-    /// The administration (UMS) of a whole installation on your own machines; its `url` is that of
-    /// the installation, without `/bi`.
-    Ums,
-}
-
-/// How long to wait for a server.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Timeouts {
-    /// For name lookup, TCP and TLS together, at all addresses that are tried; also for a free
-    /// connection.
-    pub connect: Field<Period>,
-    /// For the first byte of a response, once the request is there; as `read` when it is not given.
-    #[schemars(with = "Period")]
-    pub first_byte: Field<Period>,
-    /// For the next part of a response.
-    pub read: Field<Period>,
-    /// For it to take the next part of a request.
-    pub write: Field<Period>,
-    /// For a whole request, from its head to the last byte of its response, even if data keeps
-    /// arriving.
-    pub total: Field<Period>,
-    /// For a whole exchange of a credential for a token.
-    pub token_exchange: Field<Period>,
-}
-
 /// A caller that may use the gateway.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -508,44 +181,6 @@ pub(super) struct Limits {
     pub tenant_file_size: Field<Size>,
 }
 
-impl Default for AccessLog {
-    fn default() -> Self {
-        Self {
-            write: Field::Given(WriteLines::All),
-            one_in: Field::Missing,
-            to: Field::Given("stdout".to_owned()),
-            format: Field::Missing,
-        }
-    }
-}
-
-impl Default for HealthCheck {
-    fn default() -> Self {
-        Self {
-            path: Field::Missing,
-            interval: Field::Given(Period::seconds(5)),
-            timeout: Field::Given(Period::seconds(2)),
-            healthy_after: Field::Given(1),
-            unhealthy_after: Field::Given(2),
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Field::Given(Period::seconds(10)),
-            first_byte: Field::Missing,
-            // Bold BI's own ingress allows as much.
-            read: Field::Given(Period::seconds(300)),
-            write: Field::Given(Period::seconds(300)),
-            // Beyond the largest export that Bold BI makes.
-            total: Field::Given(Period::seconds(3600)),
-            token_exchange: Field::Given(Period::seconds(10)),
-        }
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -582,34 +217,10 @@ fn default_access_log() -> Field<AccessLog> {
     Field::Given(AccessLog::default())
 }
 
-fn default_sample_ratio() -> Field<Ratio> {
-    Field::Given(Ratio(0.01))
-}
-
 fn default_limits() -> Field<Limits> {
     Field::Given(Limits::default())
 }
 
 fn default_api_key_header() -> Field<String> {
     Field::Given("X-Api-Key".to_owned())
-}
-
-fn default_edition() -> Field<Edition> {
-    Field::Given(Edition::SelfHosted)
-}
-
-fn default_ui() -> Field<Ui> {
-    Field::Given(Ui::Off)
-}
-
-fn default_server_connections() -> Field<u64> {
-    Field::Given(1024)
-}
-
-fn default_server_exchanges() -> Field<u64> {
-    Field::Given(128)
-}
-
-fn default_timeouts() -> Field<Timeouts> {
-    Field::Given(Timeouts::default())
 }
