@@ -326,7 +326,7 @@ impl Exchanges {
         let AskedInTurn { begun, audit, position, mut result } =
             self.ask_in_turn(&active, permit, purpose, initiator).await;
         if let Err(error) = &mut result
-            && let Some(kind) = self.unknown_subject(&active, permit, &error.kind, begun).await
+            && let Some(kind) = self.unknown_subject(&active, permit, &error.kind).await
         {
             error.kind = kind;
         }
@@ -378,14 +378,7 @@ impl Exchanges {
             proof::report(permit, &error, &metrics);
         }
         guard.failed(&error, begun);
-        // Others use the budget while this one waits.
-        drop(guard);
-        let error = Arc::new(error);
-        let is_held = error.kind.is_about_secret() && self.holds.refused(permit, &error, purpose);
-        if is_held {
-            self.while_held(permit).await?;
-        }
-        Err(self.remember(permit, error))
+        Err(self.remember(permit, Arc::new(error)))
     }
 
     async fn ask(

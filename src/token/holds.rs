@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::ExchangeError;
 use super::by_tenant::{ByTenant, TenantRecord};
-use super::{ExchangeError, Purpose};
 use crate::policy::Permit;
 use crate::tenant::{Credential, Grant};
 
@@ -70,6 +70,17 @@ pub enum HoldOrder {
 enum Window {
     New,
     Open,
+}
+
+/// What a request does whose secret the server has refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It fails.
+    Fails,
+    /// It waits for another secret.
+    Waits,
+    /// It is the first that waits for another secret.
+    BeginsHold,
 }
 
 impl TenantHold {
@@ -200,40 +211,27 @@ impl Holds {
         })
     }
 
-    /// The server refused the secret of `permit` with `error`. Returns `true` if the exchange waits
-    /// for another secret: while an operator ordered it, for requests may wait for a refresh, too;
-    /// or in the one window of this version of the secret, and only if the server has accepted it
-    /// before. A wrong secret of a new tenant never waits, and no refresh begins the window.
-    pub(super) fn refused(
-        &self,
-        permit: &Permit,
-        error: &Arc<ExchangeError>,
-        purpose: Purpose,
-    ) -> bool {
+    /// The server refused the secret of `permit` with `error`, and a request needs a token. It waits
+    /// for another secret while an operator ordered it, or in the one window of this version of the
+    /// secret, and only if the server has accepted it before. A wrong secret of a new tenant never
+    /// waits.
+    pub(super) fn refused(&self, permit: &Permit, error: &Arc<ExchangeError>) -> Refused {
         let credential = &permit.tenant().credential;
         let mut tenants = self.tenants.lock();
-        let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return false };
+        let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return Refused::Fails };
         if hold.is_ordered(credential.version).is_some() {
-            return true;
+            return Refused::Waits;
         }
-        if purpose == Purpose::Refresh {
-            return false;
+        match hold.window(credential) {
+            None => Refused::Fails,
+            Some(Window::Open) => Refused::Waits,
+            Some(Window::New) => {
+                let (version, until) = (credential.version, Instant::now() + credential.hold);
+                let error = Arc::clone(error);
+                hold.waits().refused = Some(RefusedSecret { version, until, error });
+                Refused::BeginsHold
+            }
         }
-        let until = match hold.window(credential) {
-            None => return false,
-            Some(Window::Open) => return true,
-            Some(Window::New) => Instant::now() + credential.hold,
-        };
-        let (version, error) = (credential.version, Arc::clone(error));
-        hold.waits().refused = Some(RefusedSecret { version, until, error });
-        tracing::warn!(
-            boldgate.tenant = %permit.tenant().name,
-            seconds = credential.hold.as_secs(),
-            hint = "if the embed secret was rotated in Bold BI, write the new one to its place now: \
-                    requests that need a token wait for it",
-            "the server refuses the secret of a tenant that it accepted before"
-        );
-        true
     }
 
     /// The hold that an exchange of `permit` has to wait for.

@@ -209,7 +209,7 @@ impl TokenSource {
     ) -> Result<TokenLookup, NoToken> {
         self.refresher.get_or_init(|| Refresher::start(&self.exchanges));
         let (token, cached) = match self.exchanges.join(permit, purpose, initiator)? {
-            Joined::Flight(flight) => (flight.outcome(permit).await?, false),
+            Joined::Flight(flight) => (self.exchanges.outcome(permit, flight).await?, false),
             Joined::Cached(token) => (token, true),
         };
         self.exchanges.cache().touch(permit, &token);

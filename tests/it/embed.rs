@@ -17,6 +17,7 @@ use crate::support::stand_in::{site, stand_in};
 
 mod browser;
 mod budget;
+mod changed_secret;
 mod dashboards;
 mod in_rotation;
 mod masked;

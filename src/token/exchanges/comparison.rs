@@ -23,25 +23,25 @@ pub(super) enum Compared {
 }
 
 impl Exchanges {
-    /// [`ExchangeErrorKind::SubjectUnknown`], if the server refused the user of `permit`, in an
-    /// exchange that began at `begun`, and not the credential. A server may give the same reply to
-    /// an unknown user, a renamed site and a wrong secret. They differ in another user of the same
-    /// tenant, so one that got a token before is asked for again. It waits no longer than an
-    /// exchange may take.
+    /// [`ExchangeErrorKind::SubjectUnknown`], if the server has just refused the user of `permit`,
+    /// and not the credential. A server may give the same reply to an unknown user, a renamed site
+    /// and a wrong secret. They differ in another user of the same tenant, so one that got a token
+    /// before is asked for again: the secret may have been changed since, even after the refused
+    /// exchange began. It waits no longer than an exchange may take.
     pub(super) async fn unknown_subject(
         &self,
         active: &Active,
         permit: &Permit,
         kind: &ExchangeErrorKind,
-        begun: Instant,
     ) -> Option<ExchangeErrorKind> {
+        let refused_at = Instant::now();
         let &ExchangeErrorKind::Refused { status, detail } = kind else { return None };
         if !permit.is_mapped() {
             return None;
         }
         let asking = self.users.asking(permit)?;
         let deadline = permit.tenant().server.timeouts.exchange;
-        let another = timeout(deadline, self.ask_alone(active, permit, &asking, begun)).await;
+        let another = timeout(deadline, self.ask_alone(active, permit, &asking, refused_at)).await;
         let is_let_in = matches!(another, Ok(Compared::LetIn));
         is_let_in.then_some(ExchangeErrorKind::SubjectUnknown { status, detail })
     }

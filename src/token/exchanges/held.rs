@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::super::holds::{Hold, HoldOrder};
-use super::super::{NoToken, Purpose};
+use super::super::holds::{Hold, HoldOrder, Refused};
+use super::super::{ExchangeError, NoToken};
 use super::comparison::Compared;
-use super::{Active, Exchanges, revoked};
+use super::{Active, Exchanges, Flight, Outcome, revoked};
 use crate::policy::Permit;
 use crate::tenant::Grant;
 
@@ -36,9 +36,43 @@ impl Exchanges {
             // The sender lives as long as the holds.
             let waited = timeout_at(until, changes.changed()).await;
             if let (Err(_), Some(error)) = (waited, refusal) {
-                return Err(self.remember(permit, error));
+                return Err(self.remember_once(permit, error));
             }
         }
+    }
+
+    /// The outcome of `flight`, for a request that waits for it. A refusal of the secret lets the
+    /// request wait for another secret, where it may. So does the refusal of a refresh, which begins
+    /// no hold while nobody waits for it. The fleet and the budget are free for others meanwhile.
+    ///
+    /// # Errors
+    /// As [`Exchanges::while_held`], or the failure of the exchange.
+    pub(in super::super) async fn outcome(&self, permit: &Permit, flight: Flight) -> Outcome {
+        let failed = match flight.outcome(permit).await {
+            Err(failed) if failed.cause.kind.is_about_secret() => failed,
+            outcome => return outcome,
+        };
+        if self.waits_after(permit, &failed.cause) {
+            self.while_held(permit).await?;
+        }
+        Err(failed)
+    }
+
+    /// Whether a request waits for another secret that needs a token or an embed reply, after the
+    /// server has refused the secret of `permit` with `error`.
+    fn waits_after(&self, permit: &Permit, error: &Arc<ExchangeError>) -> bool {
+        let refused = self.holds.refused(permit, error);
+        if refused == Refused::BeginsHold {
+            log_begun(permit);
+        }
+        refused != Refused::Fails
+    }
+
+    /// Remembers the refusal that many have waited for, and counts it once.
+    fn remember_once(&self, permit: &Permit, error: Arc<ExchangeError>) -> NoToken {
+        let known = self.failures.get(permit).filter(|known| known.is_about_secret());
+        let known = known.and_then(|known| known.holds_at(Instant::now()));
+        known.unwrap_or_else(|| self.remember(permit, error))
     }
 
     /// Ends once `max` has passed, and again if a hold of `permit` is on by then.
@@ -77,7 +111,7 @@ impl Exchanges {
             }
             match self.ask_another(active, permit, refused_at).await {
                 Compared::Refused(error) if error.kind.is_about_secret() => {
-                    self.holds.refused(permit, &error, Purpose::Comparison)
+                    self.waits_after(permit, &error)
                 }
                 _ => false,
             }
@@ -108,4 +142,15 @@ impl Exchanges {
             }
         });
     }
+}
+
+/// Reports that the requests of a tenant wait for another secret.
+fn log_begun(permit: &Permit) {
+    tracing::warn!(
+        boldgate.tenant = %permit.tenant().name,
+        seconds = permit.tenant().credential.hold.as_secs(),
+        hint = "if the embed secret was rotated in Bold BI, write the new one to its place now: \
+                requests that need a token wait for it",
+        "the server refuses the secret of a tenant that it accepted before"
+    );
 }

@@ -45,8 +45,7 @@ impl Exchanges {
     }
 
     /// A token from the store, or the turn to exchange; `None` without a store that answers.
-    /// `is_ordered` if
-    /// nothing but an exchange will do. While another replica exchanges, the `guard` of the budget
+    /// `is_ordered` if nothing but an exchange will do. While another replica exchanges, the `guard` of the budget
     /// is for others.
     pub(super) async fn ask_store(
         &self,
@@ -98,7 +97,9 @@ impl Exchanges {
                 },
                 other => other,
             };
-            if lease == LeaseState::Failed || Instant::now() >= deadline {
+            // A new configuration decides on those who wait for a token of the former one.
+            let is_over = self.is_revoked(permit) || Instant::now() >= deadline;
+            if is_over || lease == LeaseState::Failed {
                 return turn(None);
             }
             *guard = None;

@@ -45,11 +45,7 @@ impl Refused {
     }
 
     fn activate(&self, version: u64) -> Permit {
-        let permit = permit_of(version, Grant::EmbedSecret);
-        let reissue = policy_of(permit.tenant()).reissue();
-        let servers = [Arc::clone(&permit.tenant().server)];
-        self.source.reconfigure(self.script.clone(), reissue, &servers, || ());
-        permit
+        activate(&self.source, &self.script, version)
     }
 
     /// Asks for the token of another user, in the background.
@@ -190,4 +186,156 @@ async fn an_ordered_hold_stops_exchanges_and_ends_by_itself_by_an_order_or_by_a_
     let own = held.activate(1);
     assert!(asked.await.unwrap().1.unwrap_err().is_permit_revoked());
     held.source.token(&of_user(&own, "d@example.com")).await.unwrap();
+}
+
+/// A source whose tokens live for 100 s. The refresh that is due is under way, by a secret that is
+/// refused by now.
+async fn refused_refresh_under_way() -> (Arc<Script>, TokenSource, Permit) {
+    let own = permit_of(0, Grant::EmbedSecret);
+    let script = Script::giving(100 * SECOND);
+    let source = script.source();
+    source.token(&own).await.unwrap();
+    script.becomes(|_| Err(refused()));
+    while script.calls() == 1 {
+        sleep(LATENCY / 10).await;
+    }
+    (script, source, own)
+}
+
+fn activate(source: &TokenSource, script: &Arc<Script>, version: u64) -> Permit {
+    let permit = permit_of(version, Grant::EmbedSecret);
+    let reissue = policy_of(permit.tenant()).reissue();
+    let servers = [Arc::clone(&permit.tenant().server)];
+    source.reconfigure(script.clone(), reissue, &servers, || ());
+    permit
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_a_refused_refresh_waits_for_the_new_secret() {
+    let (script, source, own) = refused_refresh_under_way().await;
+    let token = source.token(&own).await.unwrap().token;
+    assert!(source.reject(&own, &token), "the server refuses the token as well");
+    let (theirs, permit) = (source.clone(), own.clone());
+    let replaced = tokio::spawn(async move { theirs.replacement(&permit, None).await });
+    let (theirs, permit) = (source.clone(), own.clone());
+    let asked = tokio::spawn(async move { theirs.token(&permit).await });
+    sleep(LATENCY * 2).await;
+    assert_eq!(script.calls(), 2, "they wait for the refresh, and ask for nothing more");
+    assert!(!replaced.is_finished() && !asked.is_finished());
+    sleep(10 * SECOND).await;
+    assert_eq!(script.calls(), 2);
+    script.becomes(new_tokens(HOUR));
+    let new = activate(&source, &script, 1);
+    assert!(replaced.await.unwrap().unwrap_err().is_permit_revoked());
+    assert!(asked.await.unwrap().unwrap_err().is_permit_revoked());
+    source.token(&new).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_for_a_refused_refresh_fails_when_the_hold_ends_and_the_next_at_once() {
+    let (script, source, own) = refused_refresh_under_way().await;
+    let token = source.token(&own).await.unwrap().token;
+    source.reject(&own, &token);
+    let asked: Vec<_> = (0..20)
+        .map(|_| {
+            let (source, permit) = (source.clone(), own.clone());
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                (source.replacement(&permit, None).await, begun.elapsed())
+            })
+        })
+        .collect();
+    for asked in asked {
+        let (result, took) = asked.await.unwrap();
+        let error = result.unwrap_err();
+        assert_eq!(error.cause.kind.code(), "credential_refused");
+        assert!(took >= HOLD && took < HOLD + SECOND, "{took:?}");
+        let next = error.retry_after;
+        assert!(next > Duration::ZERO && next <= 10 * SECOND, "they count once: {next:?}");
+    }
+    let begun = Instant::now();
+    source.replacement(&own, None).await.unwrap_err();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    assert!(script.calls() <= 3, "{}", script.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_other_settings_within_the_hold_neither_ends_nor_renews_it() {
+    let held = Refused::new().await;
+    let first = held.ask("b@example.com");
+    sleep(10 * SECOND).await;
+    let own = activate(&held.source, &held.script, 0);
+    let second = held.ask("c@example.com");
+    sleep(10 * SECOND).await;
+    assert!(!first.is_finished() && !second.is_finished());
+    for (asked, waited) in [(first, HOLD), (second, 20 * SECOND)] {
+        let (took, result) = asked.await.unwrap();
+        assert_eq!(result.unwrap_err().cause.kind.code(), "credential_refused");
+        assert!(took >= waited && took < waited + SECOND, "{took:?}");
+    }
+    let begun = Instant::now();
+    held.source.token(&of_user(&own, "d@example.com")).await.unwrap_err();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_which_the_tenant_is_backed_off_does_not_keep_its_requests_from_waiting() {
+    let own = permit_of(0, Grant::EmbedSecret);
+    let script = Script::giving(100 * SECOND);
+    let source = script.source();
+    source.token(&own).await.unwrap();
+    script.becomes(|_| Err(refused()));
+    // Refreshes in vain have made the pauses long.
+    sleep(99 * SECOND).await;
+    let refreshes = script.calls();
+    assert!(refreshes > 1, "control");
+    let (theirs, permit) = (source.clone(), own.clone());
+    let asked = tokio::spawn(async move { theirs.token(&permit).await });
+    sleep(SECOND).await;
+    assert!(!asked.is_finished());
+    script.becomes(new_tokens(HOUR));
+    let new = activate(&source, &script, 1);
+    assert!(asked.await.unwrap().unwrap_err().is_permit_revoked());
+    source.token(&new).await.unwrap();
+}
+
+/// A server whose secret may be changed at any moment. Its reply for one user takes long.
+struct Rotating {
+    slow: &'static str,
+    is_rotated: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl TokenExchange for Rotating {
+    async fn exchange(
+        &self,
+        permit: &Permit,
+        _: SecretPosition,
+    ) -> Result<AccessToken, ExchangeError> {
+        let is_slow = permit.subject().as_str() == self.slow;
+        sleep(if is_slow { LATENCY * 4 } else { LATENCY }).await;
+        if self.is_rotated.load(SeqCst) {
+            return Err(ExchangeError::new(permit, refused()));
+        }
+        Ok(AccessToken::new("token", Instant::now(), HOUR).unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_got_a_token_just_before_the_refusal_of_another_does_not_make_that_one_unknown()
+{
+    let server = Arc::new(Rotating { slow: "slow@example.com", is_rotated: false.into() });
+    let source = TokenSource::with_clock(server.clone(), 10_000, Arc::default(), clock());
+    let own = permit_of(0, Grant::EmbedSecret);
+    source.token(&own).await.unwrap();
+    let ask = |user: &str| {
+        let (source, permit) = (source.clone(), of_user(&own, user));
+        tokio::spawn(async move { source.token(&permit).await })
+    };
+    let slow = ask("slow@example.com");
+    sleep(LATENCY / 2).await;
+    ask("quick@example.com").await.unwrap().unwrap();
+    server.is_rotated.store(true, SeqCst);
+    sleep(SECOND).await;
+    assert!(!slow.is_finished(), "it waits: {:?}", slow.await);
 }
