@@ -72,9 +72,9 @@ enum Window {
     Open,
 }
 
-/// What a request does whose secret the server has refused.
+/// The way on of a request whose secret the server has refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum AfterRefusal {
     /// It fails.
     Fails,
     /// It waits for another secret.
@@ -211,25 +211,25 @@ impl Holds {
         })
     }
 
-    /// The server refused the secret of `permit` with `error`, and a request needs a token. It waits
-    /// for another secret while an operator ordered it, or in the one window of this version of the
-    /// secret, and only if the server has accepted it before. A wrong secret of a new tenant never
-    /// waits.
-    pub(super) fn refused(&self, permit: &Permit, error: &Arc<ExchangeError>) -> Refused {
+    /// The server refused the secret of `permit` with `error`, and a request needs a token. It
+    /// waits for another secret while an operator ordered it, or in the one window of this version
+    /// of the secret, and only if the server has accepted it before. A wrong secret of a new tenant
+    /// never waits.
+    pub(super) fn refused(&self, permit: &Permit, error: &Arc<ExchangeError>) -> AfterRefusal {
         let credential = &permit.tenant().credential;
         let mut tenants = self.tenants.lock();
-        let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return Refused::Fails };
+        let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return AfterRefusal::Fails };
         if hold.is_ordered(credential.version).is_some() {
-            return Refused::Waits;
+            return AfterRefusal::Waits;
         }
         match hold.window(credential) {
-            None => Refused::Fails,
-            Some(Window::Open) => Refused::Waits,
+            None => AfterRefusal::Fails,
+            Some(Window::Open) => AfterRefusal::Waits,
             Some(Window::New) => {
                 let (version, until) = (credential.version, Instant::now() + credential.hold);
                 let error = Arc::clone(error);
                 hold.waits().refused = Some(RefusedSecret { version, until, error });
-                Refused::BeginsHold
+                AfterRefusal::BeginsHold
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::super::holds::{Hold, HoldOrder, Refused};
+use super::super::holds::{AfterRefusal, Hold, HoldOrder};
 use super::super::{ExchangeError, NoToken};
 use super::comparison::Compared;
 use super::{Active, Exchanges, Flight, Outcome, revoked};
@@ -42,8 +42,9 @@ impl Exchanges {
     }
 
     /// The outcome of `flight`, for a request that waits for it. A refusal of the secret lets the
-    /// request wait for another secret, where it may. So does the refusal of a refresh, which begins
-    /// no hold while nobody waits for it. The fleet and the budget are free for others meanwhile.
+    /// request wait for another secret, where it may. So does the refusal of a refresh, which
+    /// begins no hold while nobody waits for it. The fleet and the budget are free for others
+    /// meanwhile.
     ///
     /// # Errors
     /// As [`Exchanges::while_held`], or the failure of the exchange.
@@ -62,10 +63,10 @@ impl Exchanges {
     /// server has refused the secret of `permit` with `error`.
     fn waits_after(&self, permit: &Permit, error: &Arc<ExchangeError>) -> bool {
         let refused = self.holds.refused(permit, error);
-        if refused == Refused::BeginsHold {
+        if refused == AfterRefusal::BeginsHold {
             log_begun(permit);
         }
-        refused != Refused::Fails
+        refused != AfterRefusal::Fails
     }
 
     /// Remembers the refusal that many have waited for, and counts it once.

@@ -45,8 +45,8 @@ impl Exchanges {
     }
 
     /// A token from the store, or the turn to exchange; `None` without a store that answers.
-    /// `is_ordered` if nothing but an exchange will do. While another replica exchanges, the `guard` of the budget
-    /// is for others.
+    /// `is_ordered` if nothing but an exchange will do. While another replica exchanges, the
+    /// `guard` of the budget is for others.
     pub(super) async fn ask_store(
         &self,
         permit: &Permit,
