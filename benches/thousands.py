@@ -208,7 +208,7 @@ def main():
     server.start()
     port = ours.recv()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="boldgate-thousands-", dir=memory) as folder:
+    with tempfile.TemporaryDirectory(prefix="boldgate-", dir=memory) as folder:
         many, few = pathlib.Path(folder, "many"), pathlib.Path(folder, "few")
         generate(many, options.tenants, port)
         generate(few, 100, port)

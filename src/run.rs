@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 mod accept_loop;
@@ -28,6 +28,7 @@ mod socket;
 mod socket_file;
 mod start_error;
 pub mod systemd;
+mod trim;
 mod warm_up;
 mod watch;
 
@@ -52,6 +53,7 @@ use socket::Socket;
 use socket_file::{AccessChanges, SocketFile};
 use start_error::bind_error;
 pub use start_error::{StartError, start_errors};
+use trim::trim_always;
 use warm_up::{fetch_tokens, start_warm_up};
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
@@ -75,12 +77,9 @@ pub struct Running {
     _admin_file: Option<SocketFile>,
     readiness: Arc<Readiness>,
     status: Option<Arc<StatusSource>>,
-    /// Takes samples for the status API.
-    sampling: Option<JoinHandle<()>>,
     warming_up: JoinHandle<()>,
-    alarms: JoinHandle<()>,
-    /// Looks for unfinished rotations of secrets.
-    rotations: JoinHandle<()>,
+    /// Tasks that run as long as the gateway.
+    background: JoinSet<()>,
 }
 
 /// A reload that was applied.
@@ -147,15 +146,18 @@ impl Running {
         let readiness = Arc::new(Readiness::default());
         generation.alarm.log();
         let warming_up = start_warm_up(&generation, &readiness);
-        let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
-        let source = Arc::downgrade(&connections);
-        let rotations = tokio::spawn(rotations::follow(source, Arc::clone(telemetry)));
+        let mut background = JoinSet::new();
+        background.spawn(repeat_alarms(Arc::clone(&connections)));
+        background.spawn(rotations::follow(Arc::downgrade(&connections), Arc::clone(telemetry)));
+        background.spawn(trim_always());
         let addresses = addresses(&accept_loops);
         let status = restart_only.admin_status.then(|| {
             let active = active(&generation, 1, &listeners, &addresses, Vec::new());
             Arc::new(StatusSource::new(Arc::clone(telemetry), active))
         });
-        let sampling = status.clone().map(|status| tokio::spawn(status.follow()));
+        if let Some(status) = status.clone() {
+            background.spawn(status.follow());
+        }
         let reload_port = Arc::<ReloadPort>::default();
         let source = Arc::downgrade(&connections);
         let controls = Controls::new(Arc::clone(telemetry), Arc::clone(&reload_port), move || {
@@ -198,10 +200,8 @@ impl Running {
             _admin_file: admin_file,
             readiness,
             status,
-            sampling,
             warming_up,
-            alarms,
-            rotations,
+            background,
         })
     }
 
@@ -431,11 +431,7 @@ impl Drop for Running {
         self.state.closing.cancel();
         self.state.exports.stop();
         self.warming_up.abort();
-        self.alarms.abort();
-        self.rotations.abort();
-        if let Some(sampling) = &self.sampling {
-            sampling.abort();
-        }
+        self.background.abort_all();
         self.admin.abort();
         self.accept_loops.clear();
         self.state.access_log.finish();

@@ -50,7 +50,8 @@ impl Proxy {
     ) -> Result<Lease, Refusal> {
         match &admitted.right {
             Right::Admitted(admission) => {
-                self.upstreams[admission.tenant().index].lease(avoided).await
+                let tenant = admission.tenant();
+                self.upstreams[tenant.index].lease(&tenant.name, avoided).await
             }
             Right::Passed(passage) => self.passed_upstream(passage)?.lease(avoided).await,
         }

@@ -303,7 +303,7 @@ fn upstreams(
             }
         };
         let alone = tenants_of[&server] == 1;
-        upstreams.push(TenantUpstream::new(pool, Arc::clone(tenant), alone));
+        upstreams.push(TenantUpstream::new(pool, tenant, alone));
     }
     Ok(upstreams)
 }

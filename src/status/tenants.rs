@@ -244,7 +244,7 @@ impl<'g> Row<'g> {
         samples: &Samples,
     ) -> TenantStatus {
         let (name, metrics) = (&self.tenant.name, active.gateway.metrics(self.tenant));
-        let bulkhead = active.proxy.upstreams()[self.tenant.index].bulkhead();
+        let bulkhead = active.proxy.upstreams()[self.tenant.index].bulkhead(&self.tenant.name);
         let ExchangeTimes { ended_at, obtained_at, expires_at, .. } = self.exchange;
         let error = metrics.exchange_error();
         let now = SystemTime::now();

@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(super) struct ExchangeRecord(Mutex<RecordedExchange>);
 
-/// Its times are in microseconds of Unix time, to take little memory; 0 if there is none.
+/// Its times are in seconds of Unix time, to take little memory; 0 if there is none.
 #[derive(Debug, Default)]
 struct RecordedExchange {
-    ended_at: u64,
-    obtained_at: u64,
-    expires_at: u64,
+    ended_at: u32,
+    obtained_at: u32,
+    expires_at: u32,
     failed: bool,
 }
 
@@ -35,9 +35,9 @@ impl ExchangeRecord {
     pub(super) fn succeeded(&self, age: Duration, left: Duration) {
         let now = SystemTime::now();
         *self.0.lock() = RecordedExchange {
-            ended_at: microseconds(Some(now)),
-            obtained_at: microseconds(now.checked_sub(age)),
-            expires_at: microseconds(now.checked_add(left)),
+            ended_at: seconds(Some(now)),
+            obtained_at: seconds(now.checked_sub(age)),
+            expires_at: seconds(now.checked_add(left)),
             failed: false,
         };
     }
@@ -45,15 +45,15 @@ impl ExchangeRecord {
     /// Records a token that another gateway obtained `age` ago, and that expires in `left`.
     pub(super) fn token_taken(&self, age: Duration, left: Duration) {
         let (now, mut recorded) = (SystemTime::now(), self.0.lock());
-        recorded.obtained_at = microseconds(now.checked_sub(age));
-        recorded.expires_at = microseconds(now.checked_add(left));
+        recorded.obtained_at = seconds(now.checked_sub(age));
+        recorded.expires_at = seconds(now.checked_add(left));
         recorded.failed = false;
     }
 
     /// Records an exchange that failed. The newest token remains.
     pub(super) fn failed(&self) {
         let mut recorded = self.0.lock();
-        recorded.ended_at = microseconds(Some(SystemTime::now()));
+        recorded.ended_at = seconds(Some(SystemTime::now()));
         recorded.failed = true;
     }
 
@@ -75,12 +75,11 @@ impl ExchangeRecord {
     }
 }
 
-fn microseconds(at: Option<SystemTime>) -> u64 {
+fn seconds(at: Option<SystemTime>) -> u32 {
     let since = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or_default()
+    u32::try_from(since.as_secs()).unwrap_or_default()
 }
 
-fn time(microseconds: u64) -> Option<SystemTime> {
-    let at = UNIX_EPOCH.checked_add(Duration::from_micros(microseconds));
-    at.filter(|_| microseconds > 0)
+fn time(seconds: u32) -> Option<SystemTime> {
+    (seconds > 0).then(|| UNIX_EPOCH + Duration::from_secs(seconds.into()))
 }

@@ -45,6 +45,9 @@ pub(super) struct TenantCounters {
     rare: OnceBox<RareCounters>,
 }
 
+// The allocator's next size is 128 bytes, for each of a hundred thousand tenants.
+const _: () = assert!(size_of::<TenantCounters>() <= 112);
+
 /// The counts and records that few tenants have.
 #[derive(Debug, Default)]
 pub(super) struct RareCounters {

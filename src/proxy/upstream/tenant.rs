@@ -15,7 +15,6 @@ use crate::tenant::{Tenant, TenantName};
 /// See the module. There are a hundred thousand, so that each is small.
 pub struct TenantUpstream {
     upstream: Arc<Upstream>,
-    tenant: Arc<Tenant>,
     /// The bulkhead: `None` if the server's own limit is not higher.
     limit: Option<NonZeroU32>,
 }
@@ -24,7 +23,7 @@ impl TenantUpstream {
     /// The access of `tenant`, which is `alone` if no other tenant is on its server. Otherwise the
     /// tenant gets at most three quarters of the connections, unless its configuration names a
     /// limit.
-    pub fn new(upstream: Arc<Upstream>, tenant: Arc<Tenant>, alone: bool) -> Self {
+    pub fn new(upstream: Arc<Upstream>, tenant: &Tenant, alone: bool) -> Self {
         let all = upstream.server().max_connections;
         let limit = match tenant.max_concurrent_requests {
             Some(limit) => limit.get() as usize,
@@ -32,22 +31,15 @@ impl TenantUpstream {
             None => (all * 3 / 4).max(1),
         };
         let limit = u32::try_from(limit).ok().filter(|_| limit < all).and_then(NonZeroU32::new);
-        Self { upstream, tenant, limit }
+        Self { upstream, limit }
     }
 
-    /// The name of the tenant.
-    pub fn tenant(&self) -> &TenantName {
-        &self.tenant.name
-    }
-
-    /// The requests that use the server now, and their bound; `None` without a bulkhead.
-    pub fn bulkhead(&self) -> Option<(usize, usize)> {
+    /// The requests of `tenant`, whose access it is, that use the server now, and their bound;
+    /// `None` without a bulkhead.
+    pub fn bulkhead(&self, tenant: &TenantName) -> Option<(usize, usize)> {
         let limit = self.limit()?;
-        Some((self.upstream.bulkheads.in_use(self.owner(), limit), limit))
-    }
-
-    fn owner(&self) -> BulkheadOwner {
-        BulkheadOwner::Tenant(self.tenant().clone())
+        let owner = BulkheadOwner::Tenant(tenant.clone());
+        Some((self.upstream.bulkheads.in_use(owner, limit), limit))
     }
 
     fn limit(&self) -> Option<usize> {
@@ -59,19 +51,24 @@ impl TenantUpstream {
         &self.upstream
     }
 
-    /// A session to the server. After a connection to the address `avoided` has failed, it is on a
-    /// new connection, to another address if there is one.
+    /// A session to the server for `tenant`, whose access it is. After a connection to the address
+    /// `avoided` has failed, it is on a new connection, to another address if there is one.
     ///
     /// # Errors
     /// When no connection became free, or none could be made, within the connect timeout.
-    pub async fn lease(&self, avoided: Option<SocketAddr>) -> Result<Lease, Refusal> {
+    pub async fn lease(
+        &self,
+        tenant: &TenantName,
+        avoided: Option<SocketAddr>,
+    ) -> Result<Lease, Refusal> {
         let deadline = Instant::now() + self.upstream.server().timeouts.connect;
         let bulkhead = match self.limit() {
             None => None,
             Some(limit) => {
-                let bulkhead = self.upstream.enter(self.owner(), limit, deadline).await;
+                let owner = BulkheadOwner::Tenant(tenant.clone());
+                let bulkhead = self.upstream.enter(owner, limit, deadline).await;
                 Some(bulkhead.ok_or_else(|| Refusal::BulkheadFull {
-                    tenant: self.tenant().clone(),
+                    tenant: tenant.clone(),
                     server: self.upstream.server().name.clone(),
                     limit,
                 })?)
