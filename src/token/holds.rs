@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::ExchangeError;
 use super::by_tenant::{ByTenant, TenantRecord};
+use super::moment::Moment;
 use crate::policy::Permit;
 use crate::tenant::{Credential, Grant};
 
@@ -28,7 +29,7 @@ struct TenantHold {
     /// secret the server accepted, if it has accepted any.
     permit: Permit,
     /// When the server accepted the secret of that permit.
-    accepted: Option<Instant>,
+    accepted: Option<Moment>,
     /// Few tenants have any.
     waits: Option<Box<Waits>>,
 }
@@ -108,7 +109,8 @@ impl TenantHold {
 
     /// When the server accepted the secret of this version, if it is the last one that it accepted.
     fn accepted_at(&self, version: u64) -> Option<Instant> {
-        self.accepted.filter(|_| self.permit.tenant().credential.version == version)
+        let accepted = self.accepted?.instant();
+        (self.permit.tenant().credential.version == version).then_some(accepted)
     }
 
     fn refused(&self) -> Option<&RefusedSecret> {
@@ -151,7 +153,7 @@ impl Holds {
                 waits.sought = None;
             }
             hold.permit = permit.clone();
-            hold.accepted = Some(Instant::now());
+            hold.accepted = Some(Instant::now().into());
         });
     }
 
