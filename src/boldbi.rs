@@ -23,7 +23,7 @@ pub use claims::token_claims;
 pub use designer::{CALLER, caller_url, designer_path, masked_headers};
 pub use exchange::{BoldBi, BoldBiError, Exchanged, InTurn};
 pub use fault::{ConnectionFault, hint, is_about_tenant};
-pub use in_rotation::hint_in_rotation;
+pub use in_rotation::{hint_in_rotation, may_be_by_secret};
 pub use personal_token::{token_end, token_names_another};
 pub use probe::{HARMLESS_ROUTE, INSTALLATION_ROUTE, Probe, ProbeError, ProbeResponse};
 pub use redirect::RedirectTarget;

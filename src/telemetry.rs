@@ -76,7 +76,7 @@ pub use reason::{Reason, Refusals};
 pub use recent::RecentCounter;
 pub use reload_records::{RecordedReload, ReloadRecords, ReloadTrigger};
 pub use reloads::ReloadMetrics;
-pub use rotations::UnfinishedRotations;
+pub use rotations::{LookFailed, UnfinishedRotations};
 pub use routes::{
     EndedRequest, ROUTE_CLASSES, RequestTotals, ResponseTimes, RouteMetrics, STATUS_CLASSES,
 };

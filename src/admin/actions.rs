@@ -430,7 +430,7 @@ async fn refresh_token(
                 "overloaded" | "configuration_changed" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_GATEWAY,
             };
-            let command = telemetry.unfinished_rotations.command(tenant);
+            let command = telemetry.unfinished_rotations.command_now(tenant).await;
             let hint = boldbi::hint_in_rotation(&error.cause, command.as_deref());
             Err(ActionFailure::new(status, code, error.to_string(), hint))
         }

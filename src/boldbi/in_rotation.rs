@@ -19,7 +19,8 @@ pub fn hint_in_rotation(error: &ExchangeError, command: Option<&str>) -> Cow<'st
     }
 }
 
-fn may_be_by_secret(kind: &ExchangeErrorKind) -> bool {
+/// Whether a failure may be caused by the secret.
+pub fn may_be_by_secret(kind: &ExchangeErrorKind) -> bool {
     match kind {
         ExchangeErrorKind::EmbedRefused { status, fault, .. } => {
             embed_faults::may_be_by_secret(*status, fault)

@@ -27,6 +27,7 @@ use crate::traces::{StageValue, Tracer};
 
 mod embed_hints;
 mod refused;
+mod refused_secret;
 mod spans;
 
 use spans::Recording;

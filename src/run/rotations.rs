@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -14,7 +15,7 @@ use crate::gateway::Gateway;
 use crate::plain_file::{AccessGuard, ReadThreads};
 use crate::secret::SecretRef;
 use crate::secret_file::{Journals, ResumeCommand};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LookFailed, Telemetry};
 use crate::tenant::{Grant, Tenant};
 
 /// The rotations that one look has found: the path of the journal, for each tenant and each number
@@ -23,6 +24,7 @@ type Unfinished = BTreeMap<(String, usize), PathBuf>;
 
 /// Looks again and again, until the gateway has ended.
 pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Telemetry>) {
+    look_when_asked(&connections, &telemetry);
     let threads = ReadThreads::default();
     let mut known = Unfinished::new();
     loop {
@@ -45,6 +47,30 @@ pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Teleme
         }
         sleep(MIN_PAUSE.max(begun.elapsed() * PAUSE_FACTOR)).await;
     }
+}
+
+/// Lets hints look at the disk when they are made: the look before may be older than the rotation.
+/// A file system that hangs holds no request, and few threads.
+fn look_when_asked(connections: &Weak<Connections>, telemetry: &Telemetry) {
+    let (connections, threads) = (Weak::clone(connections), ReadThreads::within(LOOK_TIMEOUT));
+    let looks = Arc::new(Semaphore::new(MAX_LOOKS));
+    telemetry.unfinished_rotations.look_by(move |name| {
+        let (looks, threads) = (Arc::clone(&looks), threads.clone());
+        let of = connections.upgrade().and_then(|of| {
+            let generation = of.generation();
+            let tenant = generation.gateway.tenants().named(name)?;
+            Some((Arc::clone(tenant), generation.resume.clone()))
+        });
+        Box::pin(async move {
+            let (tenant, resume) = of.ok_or(LookFailed)?;
+            let _look = looks.try_acquire().map_err(|_| LookFailed)?;
+            let look = move || unfinished_rotation(&tenant, &resume);
+            match spawn_blocking(move || threads.run(look)).await {
+                Ok(Ok(command)) => Ok(command),
+                Ok(Err(_)) | Err(_) => Err(LookFailed),
+            }
+        })
+    });
 }
 
 /// Logs each rotation once: those that were not known, and the end of those that were.
@@ -120,6 +146,10 @@ fn journals_of(
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 /// Bounds the time of looking to a hundredth, also where there are very many files.
 const PAUSE_FACTOR: u32 = 100;
+/// Bounds the time that the line with a hint is late.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bounds the threads that look for hints; beyond it they are made of the last look.
+const MAX_LOOKS: usize = 16;
 const WHOSE: &str = "USER is the administrator who began, whom `boldgate check` names";
 /// Bounds the lines of one look; all tenants may have their secrets on one volume.
 const MAX_LINES: usize = 20;

@@ -30,6 +30,7 @@ mod real_sdk;
 mod refusal_reasons;
 mod rotation;
 mod rotation_command;
+mod rotation_hints;
 mod sdk;
 mod secrets;
 mod spellings;

@@ -1,7 +1,6 @@
 //! A refusal as its request's record has it: the audit line, the log line with its advice, and the
 //! outcome.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 
 use http::{Method, StatusCode};
@@ -9,7 +8,7 @@ use tracing::field::display;
 
 use super::Record;
 use super::embed_hints::{class_hint, embed_hint};
-use crate::boldbi::hint_in_rotation;
+use crate::boldbi::may_be_by_secret;
 use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName, TriedIssuer};
 use crate::cors::UnlistedPage;
@@ -59,8 +58,15 @@ impl Record {
         self.outcome = if has_failed {
             let limiter = self.metrics.as_ref().map(|metrics| metrics.log_limiter());
             let limiter = limiter.unwrap_or_else(|| telemetry.no_tenant.log_limiter());
-            let hint = hint_of(refusal, telemetry);
-            self.warn_once(Some(limiter), response.code, refusal, refusal.tried(), hint.as_deref());
+            match refusal {
+                Refusal::Exchange(error) if may_be_by_secret(&error.cause.kind) => {
+                    self.warn_of_secret(limiter, response.code, error, telemetry);
+                }
+                _ => {
+                    let (tried, hint) = (refusal.tried(), hint(refusal));
+                    self.warn_once(Some(limiter), response.code, refusal, tried, hint);
+                }
+            }
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. }
         | Refusal::Embed { .. }
@@ -184,14 +190,7 @@ impl Record {
         let tenant = self.tenant().map(display);
         let server = self.granted.as_ref().map(|granted| granted.permit.tenant().server.origin());
         let Some(repeated) = repeated else {
-            tracing::debug!(
-                boldgate.refusal = code,
-                boldgate.reason = reason,
-                boldgate.tenant = tenant,
-                server.address = server,
-                request.id = id,
-                "{failure}"
-            );
+            self.debug_repeated(code, failure);
             return;
         };
         tracing::warn!(
@@ -207,13 +206,19 @@ impl Record {
             "{failure}"
         );
     }
-}
 
-/// The advice in the log line, which may be the command that ends a rotation.
-fn hint_of(refusal: &Refusal, telemetry: &Telemetry) -> Option<Cow<'static, str>> {
-    let Refusal::Exchange(error) = refusal else { return hint(refusal).map(Cow::Borrowed) };
-    let command = telemetry.unfinished_rotations.command(error.cause.tenant.as_str());
-    Some(hint_in_rotation(&error.cause, command.as_deref()))
+    /// Logs a failure at `debug`, whose line at `warn` is not due again.
+    pub(super) fn debug_repeated(&self, code: &'static str, failure: &dyn Display) {
+        let server = self.granted.as_ref().map(|granted| granted.permit.tenant().server.origin());
+        tracing::debug!(
+            boldgate.refusal = code,
+            boldgate.reason = self.reason(),
+            boldgate.tenant = self.tenant().map(display),
+            server.address = server,
+            request.id = self.id.as_str(),
+            "{failure}"
+        );
+    }
 }
 
 /// The advice to operators in the log line of a refusal.

@@ -1,6 +1,7 @@
 //! Waits for a changed secret in place of failures: of exchanges, and of embed calls once an
 //! exchange has shown that the server refuses the secret and not the user or the dashboard.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::super::{ExchangeError, NoToken};
 use super::comparison::Compared;
 use super::{Active, Exchanges, Flight, Outcome, revoked};
 use crate::policy::Permit;
+use crate::telemetry::Telemetry;
 use crate::tenant::Grant;
 
 impl Exchanges {
@@ -64,7 +66,7 @@ impl Exchanges {
     fn waits_after(&self, permit: &Permit, error: &Arc<ExchangeError>) -> bool {
         let refused = self.holds.refused(permit, error);
         if refused == AfterRefusal::BeginsHold {
-            log_begun(permit);
+            log_begun(permit, &self.telemetry);
         }
         refused != AfterRefusal::Fails
     }
@@ -146,12 +148,25 @@ impl Exchanges {
 }
 
 /// Reports that the requests of a tenant wait for another secret.
-fn log_begun(permit: &Permit) {
-    tracing::warn!(
-        boldgate.tenant = %permit.tenant().name,
-        seconds = permit.tenant().credential.hold.as_secs(),
-        hint = "if the embed secret was rotated in Bold BI, write the new one to its place now: \
-                requests that need a token wait for it",
-        "the server refuses the secret of a tenant that it accepted before"
-    );
+fn log_begun(permit: &Permit, telemetry: &Telemetry) {
+    let name = permit.tenant().name.clone();
+    let seconds = permit.tenant().credential.hold.as_secs();
+    telemetry.unfinished_rotations.tell(permit.tenant().name.as_str(), move |command| {
+        let hint = command.map_or(Cow::Borrowed(WRITE_IT), |command| {
+            let hint = format!(
+                "a rotation of the embed secret has begun and not ended, so Bold BI may take another \
+                 one: `{command}` ends it; requests that need a token wait for it"
+            );
+            hint.into()
+        });
+        tracing::warn!(
+            boldgate.tenant = %name,
+            seconds,
+            hint = &*hint,
+            "the server refuses the secret of a tenant that it accepted before"
+        );
+    });
 }
+
+const WRITE_IT: &str = "if the embed secret was rotated in Bold BI, write the new one to its place \
+                        now: requests that need a token wait for it";
