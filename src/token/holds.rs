@@ -39,6 +39,8 @@ struct TenantHold {
 struct Waits {
     refused: Option<RefusedSecret>,
     ordered: Option<OrderedHold>,
+    /// The version of the secret that the server refused for two users in a row, and the error.
+    refused_for_two: Option<(u64, Arc<ExchangeError>)>,
     /// When a user who can be compared with others was looked for last.
     sought: Option<Instant>,
 }
@@ -152,6 +154,9 @@ impl Holds {
             {
                 waits.sought = None;
             }
+            if let Some(waits) = &mut hold.waits {
+                waits.refused_for_two = None;
+            }
             hold.permit = permit.clone();
             hold.accepted = Some(Instant::now().into());
         });
@@ -162,6 +167,22 @@ impl Holds {
         let tenants = self.tenants.lock();
         let hold = tenants.get(&permit.tenant().name);
         hold.is_some_and(|hold| hold.has_accepted(permit.tenant().credential.version))
+    }
+
+    /// Notes that the server refused the secret of `permit` for two users in a row, one of whom had
+    /// got a token by it.
+    pub(super) fn refused_for_two(&self, permit: &Permit, error: &Arc<ExchangeError>) {
+        let refused = (permit.tenant().credential.version, Arc::clone(error));
+        self.change(permit, |hold| hold.waits().refused_for_two = Some(refused));
+    }
+
+    /// The error with which the server refused the secret of `permit` for two users in a row, if it
+    /// has not accepted it since.
+    pub(super) fn known_refused(&self, permit: &Permit) -> Option<Arc<ExchangeError>> {
+        let tenants = self.tenants.lock();
+        let waits = tenants.get(&permit.tenant().name)?.waits.as_ref()?;
+        let (version, error) = waits.refused_for_two.as_ref()?;
+        (*version == permit.tenant().credential.version).then(|| Arc::clone(error))
     }
 
     /// Whether it is time to look for a user of the tenant of `permit` who can be compared with

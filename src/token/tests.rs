@@ -153,6 +153,18 @@ impl TokenExchange for Script {
             Err(kind) => Err(ExchangeError::new(permit, kind)),
         }
     }
+
+    /// Refuses, as a server does that refuses the secret, the user or the dashboard.
+    async fn embed(
+        &self,
+        permit: &Permit,
+        _: SecretPosition,
+        _: &EmbedOrder,
+    ) -> Result<EmbedAnswer, ExchangeError> {
+        let by = EmbedSigner::default();
+        let kind = ExchangeErrorKind::EmbedRefused { status: 401, fault: "", by };
+        Err(ExchangeError::new(permit, kind))
+    }
 }
 
 /// Switches to a configuration that grants the permits that are `still` granted, unchanged.

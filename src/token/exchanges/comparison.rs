@@ -73,7 +73,15 @@ impl Exchanges {
             return Compared::LetIn;
         }
         match (active.reissue)(&witness.permit).unchanged() {
-            Some(other) => self.compare(active, &other).await,
+            Some(other) => {
+                let compared = self.compare(active, &other).await;
+                if let Compared::Refused(error) = &compared
+                    && error.kind.is_about_secret()
+                {
+                    self.holds.refused_for_two(&other, error);
+                }
+                compared
+            }
             None => Compared::Unknown,
         }
     }

@@ -104,6 +104,11 @@ impl Exchanges {
         if !self.holds.would_hold(permit) {
             return false;
         }
+        // A refused refresh may have shown it already. Then there is no user to ask for.
+        let known = || self.holds.known_refused(permit);
+        if let Some(error) = known() {
+            return self.waits_after(permit, &error);
+        }
         let Some(asking) = self.users.asking(permit) else { return false };
         // One exchange may be under way that tells nothing of this refusal.
         let deadline = permit.tenant().server.timeouts.exchange * 2;
@@ -111,6 +116,9 @@ impl Exchanges {
             let _asking = asking.lock().await;
             if is_held() {
                 return true;
+            }
+            if let Some(error) = known() {
+                return self.waits_after(permit, &error);
             }
             match self.ask_another(active, permit, refused_at).await {
                 Compared::Refused(error) if error.kind.is_about_secret() => {

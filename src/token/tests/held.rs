@@ -1,7 +1,9 @@
 //! Exchanges wait for a changed secret, once and for a time that is known.
 
 use super::*;
+use crate::embed::{EmbedGrant, EmbedOrder, EmbedReply};
 use crate::policy::Subject;
+use crate::tenant::{EmbedMode, EmbedSettings, EmbedVia};
 
 /// The permit of a tenant whose secret has this version, and which waits for 30 s.
 fn permit_of(version: u64, grant: crate::tenant::Grant) -> Permit {
@@ -338,4 +340,80 @@ async fn a_user_who_got_a_token_just_before_the_refusal_of_another_does_not_make
     server.is_rotated.store(true, SeqCst);
     sleep(SECOND).await;
     assert!(!slow.is_finished(), "it waits: {:?}", slow.await);
+}
+
+/// An order of the stand-in's only dashboard.
+fn order() -> EmbedOrder {
+    let settings = EmbedSettings {
+        modes: vec![EmbedMode::View],
+        dashboards: None,
+        max_lifetime: HOUR,
+        via: EmbedVia::Signed,
+        filters: Vec::new(),
+        parameters: Vec::new(),
+        attributes: Vec::new(),
+        masked: false,
+    };
+    EmbedOrder {
+        pairs: Vec::new(),
+        dashboards: Vec::new(),
+        via: settings.via,
+        mode: EmbedMode::View,
+        lifetime: settings.max_lifetime,
+        grant: EmbedGrant::for_trial(&settings),
+    }
+}
+
+/// An embed call of another user, in the background.
+fn embed(
+    source: &TokenSource,
+    own: &Permit,
+) -> tokio::task::JoinHandle<Result<EmbedReply, NoToken>> {
+    let (source, permit) = (source.clone(), of_user(own, "e@example.com"));
+    tokio::spawn(async move { source.embed(&permit, &order()).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_embed_call_waits_though_refused_refreshes_have_left_no_user_to_compare_with() {
+    let own = permit_of(0, Grant::EmbedSecret);
+    let script = Script::giving(100 * SECOND);
+    let source = script.source();
+    let users = ["b@example.com", "c@example.com"].map(|user| of_user(&own, user));
+    for user in &users {
+        source.token(user).await.unwrap();
+    }
+    let refused_first = embed(&source, &own).await.unwrap();
+    assert!(
+        refused_first.is_err(),
+        "control: the secret is accepted, so the call itself is refused"
+    );
+    script.becomes(|_| Err(refused()));
+    while source.has_token(&users[0]) && source.has_token(&users[1]) {
+        for user in &users {
+            let _ = source.token(user).await;
+        }
+        sleep(SECOND).await;
+    }
+    let waiting = embed(&source, &own);
+    sleep(10 * SECOND).await;
+    assert!(!waiting.is_finished(), "it waits for the new secret");
+    script.becomes(new_tokens(HOUR));
+    activate(&source, &script, 1);
+    assert!(waiting.await.unwrap().unwrap_err().is_permit_revoked(), "it goes on with the new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_who_are_refused_alone_let_no_embed_call_wait() {
+    let own = permit_of(0, Grant::EmbedSecret);
+    let script = Script::giving(HOUR);
+    let source = script.source();
+    source.token(&of_user(&own, "b@example.com")).await.unwrap();
+    script.becomes(|_| Err(refused()));
+    source.token(&of_user(&own, "c@example.com")).await.unwrap_err();
+    script.becomes(new_tokens(HOUR));
+    // Both were refused, and then the secret was accepted again.
+    source.token(&of_user(&own, "d@example.com")).await.unwrap();
+    let begun = Instant::now();
+    embed(&source, &own).await.unwrap().unwrap_err();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
 }
