@@ -198,7 +198,9 @@ impl Rotation<'_> {
         if let Err((what, hint)) = self.held().await {
             return Err(self.cancelled(journal, what, Some(hint)));
         }
-        if let Err(error) = journal.asked(&String::from_utf8_lossy(token.as_bytes())) {
+        let held = self.gateway.held().map_or(Ok(()), |number| journal.held(number));
+        let token_text = String::from_utf8_lossy(token.as_bytes());
+        if let Err(error) = held.and_then(|()| journal.asked(&token_text)) {
             self.gateway.release(self.command).await;
             let what = format!("the journal cannot be written: {error}");
             return Err(self.cancelled(journal, what, None));

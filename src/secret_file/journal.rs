@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -26,6 +27,8 @@ pub struct Journal {
 enum JournalEntry {
     /// The rotation of the secret of this tenant has begun, by this administrator.
     Begun { tenant: String, subject: String },
+    /// A running gateway holds exchanges of the tenant. The number is that of the hold.
+    Held(u64),
     /// Bold BI is asked for a new secret from now on, with this token. The token reads the new
     /// secret back if the reply is lost, when the old secret gives no token any more.
     Asked(Zeroizing<String>),
@@ -117,6 +120,32 @@ impl Journal {
         }
     }
 
+    /// Notes that a running gateway holds exchanges, by the hold of this number.
+    ///
+    /// # Errors
+    /// When it cannot be written. Bold BI must not be asked then.
+    pub fn held(&mut self, number: u64) -> io::Result<()> {
+        self.add(&JournalEntry::Held(number))
+    }
+
+    /// The number of the hold of a running gateway; `None` if none has begun.
+    pub fn hold(&mut self) -> Option<u64> {
+        self.find(|entry| match entry {
+            JournalEntry::Held(number) => Some(number),
+            JournalEntry::Begun { .. } | JournalEntry::Asked(_) => None,
+        })
+    }
+
+    /// How long ago Bold BI was asked, if no secret was written since; `None` if it was not asked.
+    /// Zero if the clock was set back.
+    pub fn unanswered_for(&mut self) -> Option<Duration> {
+        self.token()?;
+        // That was the last entry.
+        let asked_at = self.file.metadata().and_then(|file| file.modified()).ok()?;
+        let written_at = fs::metadata(&self.secret).and_then(|file| file.modified()).ok()?;
+        (written_at <= asked_at).then(|| asked_at.elapsed().unwrap_or_default())
+    }
+
     /// Notes that Bold BI is asked for a new secret from now on, with `token`.
     ///
     /// # Errors
@@ -129,7 +158,7 @@ impl Journal {
     pub fn token(&mut self) -> Option<Zeroizing<String>> {
         self.find(|entry| match entry {
             JournalEntry::Asked(token) => Some(token),
-            JournalEntry::Begun { .. } => None,
+            JournalEntry::Begun { .. } | JournalEntry::Held(_) => None,
         })
     }
 
@@ -186,7 +215,7 @@ pub(super) fn begun_by(secret: &Path) -> Option<String> {
 fn administrator(entry: JournalEntry) -> Option<String> {
     match entry {
         JournalEntry::Begun { subject, .. } => Some(subject),
-        JournalEntry::Asked(_) => None,
+        JournalEntry::Held(_) | JournalEntry::Asked(_) => None,
     }
 }
 

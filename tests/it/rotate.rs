@@ -1,5 +1,6 @@
 //! `boldgate rotate`: killed at every step, without a reply, and beside a running gateway.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -41,6 +42,34 @@ impl Setup {
             &config.edit("/bi\" }", "/bi\", timeouts: { token_exchange: 1s } }"),
         );
         Self { upstream, files }
+    }
+
+    /// A gateway that `rotate` can tell to hold exchanges, and its address.
+    fn serving(&self) -> (Process, SocketAddr) {
+        let socket = self.files.path("admin.sock");
+        self.files.write("admin-token", "canary-admin-token-0123456789");
+        let config = std::fs::read_to_string(self.files.path("boldgate.yaml")).unwrap();
+        let config = config.edit(
+            "admin: { address: \"127.0.0.1:0\" }",
+            &format!(
+                "admin: {{ address: \"unix:{}\", status: true, actions: true, token_file: \"{}\" }}",
+                socket.display(),
+                self.files.path("admin-token").display()
+            ),
+        );
+        let audit = self.files.path("audit.jsonl");
+        self.files
+            .write("boldgate.yaml", &format!("{config}audit: {{ to: \"{}\" }}\n", audit.display()));
+        let gateway = Process::start(crate::support::process::boldgate(&[
+            "serve",
+            "--config",
+            self.files.path("boldgate.yaml").to_str().unwrap(),
+        ]));
+        gateway.stderr(|text| text.contains("boldgate is ready"));
+        let log = gateway.log();
+        let listening = log.iter().find(|line| line["message"] == "listening").unwrap();
+        let address = listening["address"].as_str().unwrap().parse().unwrap();
+        (gateway, address)
     }
 
     /// Keeps the configuration, and adds this to it.
@@ -320,30 +349,7 @@ fn lines_of(file: &Path) -> Vec<serde_json::Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_gateway_holds_exchanges_meanwhile_and_no_request_fails() {
     let setup = Setup::new().await;
-    let socket = setup.files.path("admin.sock");
-    setup.files.write("admin-token", "canary-admin-token-0123456789");
-    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
-    let config = config.edit(
-        "admin: { address: \"127.0.0.1:0\" }",
-        &format!(
-            "admin: {{ address: \"unix:{}\", status: true, actions: true, token_file: \"{}\" }}",
-            socket.display(),
-            setup.files.path("admin-token").display()
-        ),
-    );
-    let audit = setup.files.path("audit.jsonl");
-    setup
-        .files
-        .write("boldgate.yaml", &format!("{config}audit: {{ to: \"{}\" }}\n", audit.display()));
-    let gateway = Process::start(crate::support::process::boldgate(&[
-        "serve",
-        "--config",
-        setup.files.path("boldgate.yaml").to_str().unwrap(),
-    ]));
-    gateway.stderr(|text| text.contains("boldgate is ready"));
-    let log = gateway.log();
-    let listening = log.iter().find(|line| line["message"] == "listening").unwrap();
-    let address = listening["address"].as_str().unwrap().parse().unwrap();
+    let (_gateway, address) = setup.serving();
     // Tokens end within the rotation, and requests need an exchange then.
     setup.upstream.set_token_lifetime(Duration::from_secs(1));
     setup.upstream.set_latency(Duration::from_millis(300), Duration::from_millis(50));
@@ -375,7 +381,7 @@ async fn a_running_gateway_holds_exchanges_meanwhile_and_no_request_fails() {
     assert!(failed.is_empty(), "{failed:?} of {}", statuses.len());
     assert!(statuses.len() > 5, "control: {}", statuses.len());
     setup.assert_clean("beside a gateway");
-    let actions: Vec<_> = lines_of(&audit)
+    let actions: Vec<_> = lines_of(&setup.files.path("audit.jsonl"))
         .into_iter()
         .filter(|line| line["boldgate.action"] == "hold-exchanges")
         .map(|line| (line["boldgate.subject"].clone(), line["boldgate.outcome"].clone()))

@@ -60,14 +60,20 @@ impl RunningGateway {
     }
 
     /// Whether it was told to hold exchanges.
-    pub(super) fn is_held(&self) -> bool {
-        self.held.get().is_some()
+    pub(super) fn held(&self) -> Option<u64> {
+        self.held.get().copied()
     }
 
     /// Ends the hold that has begun, and no later one. It ends by itself, so that a gateway that
     /// has gone does not matter.
     pub(super) async fn release(&self, command: &RotateCommand) {
-        let Some(number) = self.held.get() else { return };
+        if let Some(number) = self.held() {
+            self.release_hold(command, number).await;
+        }
+    }
+
+    /// Ends the hold of this number, and no later one.
+    pub(super) async fn release_hold(&self, command: &RotateCommand, number: u64) {
         let body = json!({
             "tenant": command.tenant, "seconds": 0, "subject": command.admin_subject,
             "hold": number

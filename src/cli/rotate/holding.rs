@@ -61,7 +61,7 @@ impl Rotation<'_> {
 
     /// Waits until the gateway that holds exchanges has the new secret in force.
     pub(super) async fn taken(&self) {
-        if !self.gateway.is_held() {
+        if self.gateway.held().is_none() {
             return;
         }
         if let Err(NotHeld::NotTold(why) | NotHeld::Stuck(why)) = self.gateway.reload().await {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::super::named_tenant::permit_with;
 use super::super::{Failure, warn};
@@ -61,9 +61,19 @@ impl Rotation<'_> {
         let unknown = |what: String, journal: &Journal| self.unknown(what, journal);
         let known = self.tenant.credential.secret_in(self.position()).cloned();
         if let Some(secret) = known
-            && self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))?
+            && self
+                .stays_taken(&secret, &mut journal)
+                .await
+                .map_err(|error| unknown(error, &journal))?
         {
-            return end(journal, "Bold BI takes the secret in the file");
+            let hold = journal.hold();
+            let ended = end(journal, "Bold BI takes the secret in the file")?;
+            self.tell().await;
+            // No other secret comes that would end it.
+            if let Some(number) = hold {
+                self.gateway.release_hold(self.command, number).await;
+            }
+            return Ok(ended);
         }
         if let Some(secret) = unfinished_secret(self.file)
             && self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))?
@@ -129,6 +139,29 @@ impl Rotation<'_> {
         rotation::read_back(self.tenant, &token).await.map_err(|error| error.to_string())
     }
 
+    /// Whether Bold BI gives tokens for `secret`, until no request for a new one can be under way
+    /// there: one whose reply was not waited for goes on.
+    async fn stays_taken(&self, secret: &Secret, journal: &mut Journal) -> Result<bool, String> {
+        let mut is_told = false;
+        loop {
+            if !self.is_taken(secret).await? {
+                return Ok(false);
+            }
+            let longest = (self.tenant.server.timeouts.exchange * LATE).min(LATEST);
+            let left = journal.unanswered_for().and_then(|ago| longest.checked_sub(ago));
+            let Some(left) = left.filter(|left| !left.is_zero()) else { return Ok(true) };
+            if !is_told {
+                is_told = true;
+                let _ = warn(&format!(
+                    "note: Bold BI takes the former secret; it was asked for another one moments ago, and \
+                     may still make it: waiting for {} s",
+                    left.as_secs() + 1
+                ));
+            }
+            sleep(left.min(ASK_AGAIN)).await;
+        }
+    }
+
     /// Whether Bold BI gives a token for `secret`. An error if that cannot be told.
     async fn is_taken(&self, secret: &Secret) -> Result<bool, String> {
         match self.exchanged(&self.own_permit(secret)).await {
@@ -139,6 +172,12 @@ impl Rotation<'_> {
     }
 }
 
+/// How many times the timeout of exchanges Bold BI may take for a request whose reply was lost.
+const LATE: u32 = 2;
+/// Bounds that time.
+const LATEST: Duration = Duration::from_secs(30);
+/// The pause between two looks whether Bold BI has made a new secret.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 const POSITION: &str = "of two secrets, `--position 2` is the second";
 const TAKE_OVER: &str =
     "if they are gone, add `--take-over` to your own: the audit log then has both administrators";

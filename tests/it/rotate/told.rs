@@ -2,6 +2,7 @@
 //! administrator, and without a gateway that holds exchanges.
 
 use rustix::process::Signal;
+use tokio::time::timeout;
 
 use super::*;
 use crate::support::process::boldgate;
@@ -43,6 +44,7 @@ async fn a_signal_during_generate_is_told_with_the_whole_command_and_audited() {
         let audited = setup.audited();
         assert_eq!(audited.len(), 2, "{audited:?}");
         assert_eq!(audited[1].0, "unknown");
+        setup.files.write("boldgate.yaml", &config);
         assert_eq!(setup.rotate(&["--resume"]).await.code, Some(0));
         setup.assert_clean("resumed");
     }
@@ -169,4 +171,32 @@ async fn something_else_with_the_name_of_the_journal_is_named_as_what_it_is() {
     assert_eq!(setup.generated(), 0);
     std::fs::remove_dir(&journal).unwrap();
     assert_eq!(setup.rotate(&[]).await.code, Some(0), "control");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_resumed_at_once_waits_for_a_secret_that_bold_bi_makes_late() {
+    let setup = Setup::new().await;
+    setup.rotate(&["--kill-after", "asked"]).await;
+    let before = setup.upstream.token_requests();
+    let (resumed, ()) = tokio::join!(setup.rotate(&["--resume"]), async {
+        until(|| setup.upstream.token_requests() > before).await;
+        setup.upstream.set_embed_secret(Some("site1"), "made-late");
+    });
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(resumed.stderr.contains("may still make it"), "{resumed:?}");
+    assert_eq!(setup.secret(), "made-late");
+    setup.assert_clean("made late");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resume_that_finds_the_former_secret_in_force_ends_the_hold_of_the_gateway() {
+    let setup = Setup::new().await;
+    setup.upstream.set_token_lifetime(Duration::from_secs(1));
+    let (_gateway, address) = setup.serving();
+    assert_eq!(get(address, ACME).await.status, 200);
+    setup.rotate(&["--kill-after", "asked"]).await;
+    assert_eq!(setup.rotate(&["--resume"]).await.code, Some(0));
+    // The token has ended, so that this needs an exchange.
+    let next = timeout(Duration::from_secs(30), get(address, ACME)).await;
+    assert_eq!(next.expect("the hold of 60 s has ended").status, 200);
 }
