@@ -120,6 +120,10 @@ impl Tenant {
     /// is not below it. The letters of the base may have any case, as for the vendor's ingress; the
     /// site identifier is exact.
     pub fn route<'p>(&self, path: &'p str) -> Option<&'p str> {
+        // Most clients spell it as the configuration does.
+        if let Some(rest) = path.strip_prefix(&*self.api_base) {
+            return rest.starts_with('/').then_some(rest);
+        }
         let site = self.site().unwrap_or_default();
         let below = below(path, self.api_base.strip_suffix(site)?)?;
         below.strip_prefix(site).filter(|rest| rest.starts_with('/'))
