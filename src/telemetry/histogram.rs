@@ -131,9 +131,12 @@ pub(super) fn nanoseconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }
 
-/// The buckets that OpenTelemetry's conventions give for HTTP, and Bold BI's own 300 s.
-pub(super) const REQUEST_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 300.0];
+/// The buckets that OpenTelemetry's conventions give for HTTP, then some for slow exports, up to
+/// Bold BI's own 300 s. Requests that wait 10 s in vain for a bulkhead end just above 10 s.
+pub(super) const REQUEST_BUCKETS: [f64; 17] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0,
+    300.0,
+];
 
 #[cfg(test)]
 mod tests {
@@ -177,6 +180,12 @@ mod tests {
         assert_eq!(since.mean(), Some(Duration::from_millis(50)));
         assert_eq!(since.quantile(0.5), Some(Duration::from_millis(55)));
         assert_eq!(since.quantile(1.0), Some(Duration::from_millis(100)));
+        let requests = DurationHistogram::new(&REQUEST_BUCKETS);
+        requests.observe(Duration::from_millis(10_001));
+        let mut counts_of_requests = DurationCounts::default();
+        requests.add_to(&mut counts_of_requests);
+        let p95 = counts_of_requests.quantile(0.95).unwrap();
+        assert!(p95 < Duration::from_secs(15), "{p95:?} for a wait of 10 s");
         let mut twice = counts();
         histogram.add_to(&mut twice);
         assert_eq!(twice.since(&DurationCounts::default()).buckets, [0, 20, 0, 2]);

@@ -79,7 +79,7 @@ async fn the_first_tenants_with_traffic_have_a_histogram_if_the_configuration_sa
         let all = page.lines().filter(|line| line.contains("boldgate_tenant_request_duration"));
         all.filter(|line| line.contains(tenant)).count()
     };
-    assert_eq!((durations("\"bolt\""), durations("\"acme\"")), (17, 0), "{page}");
+    assert_eq!((durations("\"bolt\""), durations("\"acme\"")), (20, 0), "{page}");
     assert!(page.contains("boldgate_tenant_request_duration_seconds_count{tenant=\"bolt\"} 2\n"));
 }
 
