@@ -41,6 +41,29 @@ mod tests {
         }
     }
 
+    /// An installation (UMS) is a server without `/bi`, and a tenant without a site.
+    #[test]
+    fn an_installation_has_its_token_below_its_own_path() {
+        let service = "id-api-service.bold-services.svc.cluster.local";
+        for (is_https, host, port, path, expected) in [
+            (true, "bi.example.com", 443, "", "https://bi.example.com/api/token"),
+            (
+                true,
+                "bi.example.com",
+                443,
+                "/boldservices",
+                "https://bi.example.com/boldservices/api/token",
+            ),
+            (false, service, 6001, "", &format!("http://{service}:6001/api/token")),
+        ] {
+            let mut server = server(is_https, host, port);
+            server.base_path = path.to_owned();
+            let tenant = tenant_on(server, None);
+            assert_eq!(super::token_url(&tenant), expected);
+            assert_eq!(&*tenant.api_base, format!("{path}/api"));
+        }
+    }
+
     #[test]
     fn a_server_may_live_at_the_root() {
         let mut at_root = server(true, "h", 443);

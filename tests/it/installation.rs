@@ -9,6 +9,7 @@ use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::{Process, run};
+use crate::support::upstream::{Upstream, give_token, ok};
 
 const CLIENT: &str = "92773343-0000-4000-8000-000000000000";
 const SECRET: &str = "canary-ab+c/d==";
@@ -94,6 +95,30 @@ async fn an_installation_is_found_by_its_path_and_its_token_is_the_clients() {
         let response = setup.ask(1, "gw", "GET", path).await;
         assert_eq!((response.status, &*response.code()), (status, code), "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_below_a_path_has_its_token_and_its_api_there() {
+    let upstream = Upstream::with_handler_for_all(|request| match request.path() {
+        "/boldservices/api/token" => give_token(request, 0),
+        _ => ok("[]"),
+    })
+    .await;
+    let setup = Setup::new(|text| {
+        let (before, server) = text.split_once("ums: { url: \"").unwrap();
+        let (_, after) = server.split_once('"').unwrap();
+        format!("{before}ums: {{ url: \"http://{}/boldservices\"{after}", upstream.address)
+    })
+    .await;
+    let response = setup.ask(1, "gw", "GET", "/boldservices/api/v2.0/tenants").await;
+    assert_eq!((response.status, &*response.text()), (200, "[]"));
+    let seen = upstream.seen.take();
+    let paths: Vec<_> = seen.iter().map(|request| request.path().to_owned()).collect();
+    assert_eq!(paths, ["/boldservices/api/token", "/boldservices/api/v2.0/tenants"]);
+    for path in ["/api/v2.0/tenants", "/boldservices/api/site/site1/v5.0/dashboards"] {
+        assert_eq!(setup.ask(1, "gw", "GET", path).await.code(), "tenant_unknown", "{path}");
+    }
+    assert!(upstream.seen.take().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
