@@ -9,15 +9,17 @@ use crate::embed::{EmbedFault, EmbedPair, Malformation, OwnValue, SentName};
 /// Splits a query into its pairs.
 ///
 /// # Errors
-/// The first fault: a part that is no pair, a name that is not allowed or occurs twice, a value
-/// that two readers could read in two ways.
+/// A name that says who the user is; or else the first fault: a part that is no pair, a name that
+/// is not allowed or occurs twice, a value that two readers could read in two ways.
 pub(super) fn parse(query: &str) -> Result<Vec<EmbedPair>, EmbedFault> {
+    let parts = || query.split('&').map(|part| part.split_once('='));
+    let mut names = parts().flatten().map(|(name, _)| name);
+    if let Some(name) = names.find_map(|name| IDENTITY.iter().find(|known| **known == name)) {
+        return Err(EmbedFault::Identity(name));
+    }
     let mut pairs: Vec<EmbedPair> = Vec::new();
-    for part in query.split('&') {
-        let (name, value) = part.split_once('=').ok_or(Malformation::NoPair)?;
-        if let Some(identity) = IDENTITY.iter().find(|known| **known == name) {
-            return Err(EmbedFault::Identity(identity));
-        }
+    for part in parts() {
+        let (name, value) = part.ok_or(Malformation::NoPair)?;
         let pair = if let Some((name, own)) = OWN.iter().find(|(known, _)| *known == name) {
             check(name, value)?;
             if *own == OwnValue::Lifetime {

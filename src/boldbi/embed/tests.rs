@@ -139,8 +139,25 @@ fn signatures_are_those_of_the_official_samples() {
             "embed_nonce=3601299f-541b-4cce-b1f2-aacda277134f&embed_dashboard_id=&embed_dashboard_ids=&embed_dashboard_path=/Sales/%C3%9Cbersicht%20%22x%22%20a+b&embed_dashboard_paths=&pinboard_name=&embed_mode=view&embed_timestamp=1756891690&embed_expirationtime=86400&embed_user_email=user@example.com&embed_server_timestamp=1795623545",
             "+CAJF9v3HbVqBfbNmO5UStFwCoQJuZdMO6PMCZ9of7s=",
         ),
+        (
+            "embed_nonce=3601299f-541b-4cce-b1f2-aacda277134f&embed_dashboard_id=&embed_dashboard_ids=&embed_dashboard_path=&embed_dashboard_paths=&pinboard_name=&embed_mode=view&embed_timestamp=1756891690&embed_expirationtime=86400&embed_user_email=user@example.com&embed_server_timestamp=1795623545",
+            "Uq8m5Soeme5GJuaJYe9tR/5JAsE9FaoKajmAKYvP4js=",
+        ),
     ] {
         assert_eq!(signed::signature(&Secret::new(SECRET.into()), message), signature);
+    }
+}
+
+#[test]
+fn a_query_that_names_a_user_is_refused_for_that_whatever_else_is_wrong_with_it() {
+    for fault in ["unknown=1", "embed_mode=a#b", "no-pair", "embed_nonce=1&embed_nonce=2"] {
+        let refused = |query: &str| {
+            let body = serde_json::json!({"embedQuerString": query}).to_string();
+            authorized(&body, &settings(), serde_json::json!({})).map_err(status_and_code)
+        };
+        let user = format!("{fault}&embed_user_email=admin@example.com");
+        assert_eq!(refused(&user).unwrap_err(), (403, "embed_value_refused"), "{user}");
+        assert_eq!(refused(fault).unwrap_err(), (400, "request_refused"), "{fault}");
     }
 }
 
