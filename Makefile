@@ -76,7 +76,7 @@ metrics-load: ## the same under a minute of load
 	    metrics::prometheus::prometheus_scrapes_the_gateway_under_load
 
 # Cheapest first.
-checks := fmt crates deploy-files clippy docs test soak-short thousands-short test-idp page-short embed-page client-addresses metrics-page configs
+checks := fmt crates deploy-files clippy docs test embed-properties soak-short thousands-short test-idp page-short embed-page client-addresses metrics-page configs
 
 check: ## all that must hold before a merge, with a line for each step
 	@for step in $(checks); do \
@@ -175,11 +175,11 @@ compose-test: build $(tools)/ready ## run the processes of the compose demo from
 	    $(target)/release/boldgate $(target)/compose-demo
 
 # Minutes to hours, some as root.
-embed-properties: ## does any body of a page lead to a call that it must not? 100,000 cases; two minutes
-	.ci/need rust build
-	PROPTEST_CASES=100000 cargo test --locked --lib embed::tests::properties
+acceptance: page-test embed-sdk readers reloads token-store soak hundred-thousand image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
 
-acceptance: page-test embed-sdk embed-properties readers reloads token-store soak hundred-thousand image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
+embed-properties: ## does any body of a page lead to a call that it must not? 100,000 cases of each property
+	.ci/need rust build
+	PROPTEST_CASES=100000 cargo test --quiet --locked --lib embed::tests::properties
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build redis

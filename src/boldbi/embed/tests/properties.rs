@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use ring::hmac;
 
 use super::*;
@@ -17,15 +18,21 @@ fn cases() -> u32 {
     ProptestConfig::default().cases.max(2_000)
 }
 
-fn guarded() -> EmbedSettings {
+/// Settings with filters, with a list of dashboards and without.
+fn guarded(via: EmbedVia, dashboards: Option<&[&str]>) -> EmbedSettings {
     EmbedSettings {
         max_lifetime: Duration::from_secs(MAX_LIFETIME),
+        via,
         ..settings_of(&serde_json::json!({
-            "dashboards": LISTED,
+            "dashboards": dashboards,
             "datasource_filters": [{"name": "Region", "claim": "region"}],
             "dashboard_parameters": [{"name": "Tenant", "value": "t1"}],
         }))
     }
+}
+
+fn north(settings: &EmbedSettings) -> EmbedGrant {
+    grant(settings, serde_json::json!({"region": "North"})).unwrap()
 }
 
 /// Names of pairs as pages send them, as they must not, and near misses.
@@ -145,60 +152,143 @@ fn lenient(query: &str) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.trim().to_lowercase(), value.to_owned())).collect()
 }
 
+/// Bodies of calls to the token URL.
+fn token_body() -> impl Strategy<Value = Vec<u8>> {
+    let named = (value(), proptest::option::of(name())).prop_map(|(id, other)| {
+        let mut body = serde_json::json!({"dashboardId": id});
+        if let Some(other) = other {
+            body[other] = "admin@example.com".into();
+        }
+        body.to_string().into_bytes()
+    });
+    let id = prop::sample::select(&["", DASHBOARD, "listed-2", "other"][..]);
+    let plain = id.prop_map(|id| format!(r#"{{"dashboardId":"{id}"}}"#).into_bytes());
+    let empty = prop::sample::select(&["", "{}", "[]", "null"][..]);
+    prop_oneof![
+        3 => plain,
+        3 => named,
+        1 => empty.prop_map(|body| body.as_bytes().to_vec()),
+        1 => body(),
+    ]
+}
+
+/// Asserts that a signed query is ours but for the choice of a dashboard, and signed as it is sent.
+fn assert_ours(order: &EmbedOrder, is_listed: bool) -> Result<(), TestCaseError> {
+    let target = target(order, JANE);
+    let (_, query) = target.split_once('?').unwrap();
+    let (message, signature) = query.rsplit_once("&embed_signature=").unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let signed = hmac::verify(&key, message.as_bytes(), &STANDARD.decode(signature).unwrap());
+    prop_assert!(signed.is_ok(), "signed is what is sent: {query}");
+    prop_assert!(!message.contains("embed_signature"));
+
+    let ours = "&embed_datasource_filter=[{&&Tenant=t1&Region=North}]";
+    prop_assert!(message.ends_with(ours), "the configured filters: {message}");
+    let (page, _) = message.split_at(message.len() - ours.len());
+    let is_doubtful = page.contains(['[', ']', '{', '}', '<', '>', '"', '\\', '+', '#', ';']);
+    prop_assert!(!is_doubtful);
+    let all = lenient(page);
+    for (name, value) in &all {
+        let fits = match name.as_str() {
+            "embed_user_email" => value == JANE,
+            "embed_expirationtime" => {
+                value.parse::<u64>().is_ok_and(|seconds| seconds <= MAX_LIFETIME)
+            }
+            "embed_timestamp" | "embed_server_timestamp" => *value == NOW.to_string(),
+            "embed_nonce" => value == NONCE,
+            "embed_mode" => value == "view" || value.is_empty(),
+            "embed_dashboard_id" | "embed_dashboard_ids" if is_listed => {
+                value.is_empty() || value.split(',').all(|id| LISTED.contains(&id))
+            }
+            "embed_dashboard_path" | "embed_dashboard_paths" | "pinboard_name" if is_listed => {
+                value.is_empty()
+            }
+            name if name.starts_with("embed_widget") || name == "ismultitab" => true,
+            // These choose another dashboard, a view or a data source.
+            name if name.starts_with("embed_da") => !is_listed || value.is_empty(),
+            "pinboard_name" => true,
+            _ => false,
+        };
+        prop_assert!(fits, "{name}={value} in {message}");
+    }
+    for name in ["embed_user_email", "embed_expirationtime", "embed_timestamp", "embed_nonce"] {
+        // Once as it is, once decoded.
+        let times = all.iter().filter(|(known, _)| known == name).count();
+        prop_assert_eq!(times, 2, "{} in {}", name, message);
+    }
+    Ok(())
+}
+
+/// Asserts that a JSON body is ours but for the choice of a listed dashboard.
+fn assert_json_ours(order: &EmbedOrder) -> Result<(), TestCaseError> {
+    let mut body: Value = serde_json::from_str(&json_body(order)).unwrap();
+    let dashboard = body.as_object_mut().unwrap().remove("dashboard");
+    let id = dashboard.as_ref().and_then(|dashboard| dashboard["id"].as_str());
+    prop_assert!(id.is_some_and(|id| LISTED.contains(&id)), "{dashboard:?}");
+    let value = |name: &str, value: &str| serde_json::json!([{"name": name, "value": value, "operator": "="}]);
+    let ours = serde_json::json!({
+        "serverurl": "https://bi.example.com/bi",
+        "siteidentifier": "site/site1",
+        "email": JANE,
+        "embedsecret": SECRET,
+        "datasourcefilters": value("Region", "North"),
+        "dashboardparameters": value("Tenant", "t1"),
+    });
+    prop_assert_eq!(body, ours);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn no_body_of_a_page_decides_on_user_dashboard_filter_or_end(body in body()) {
-        let settings = guarded();
-        let grant = grant(&settings, serde_json::json!({"region": "North"})).unwrap();
-        let Ok(order) = authorize_order(&body, &settings, grant, JANE) else { return Ok(()) };
+        let settings = guarded(EmbedVia::Signed, Some(&LISTED));
+        let Ok(order) = authorize_order(&body, &settings, north(&settings), JANE) else {
+            return Ok(());
+        };
         let sent: Value = serde_json::from_slice(&body).unwrap();
         let known = ["embedQuerString", "embedQueryString", "dashboardServerApiUrl"];
         prop_assert!(sent.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())));
-        let target = target(&order, JANE);
-        let (_, query) = target.split_once('?').unwrap();
+        assert_ours(&order, true)?;
+    }
 
-        let (message, signature) = query.rsplit_once("&embed_signature=").unwrap();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
-        let signed = hmac::verify(&key, message.as_bytes(), &STANDARD.decode(signature).unwrap());
-        prop_assert!(signed.is_ok(), "signed is what is sent: {query}");
-        prop_assert!(!message.contains("embed_signature"));
-
-        let ours = "&embed_datasource_filter=[{&&Tenant=t1&Region=North}]";
-        prop_assert!(message.ends_with(ours), "the configured filters: {message}");
-        let (page, _) = message.split_at(message.len() - ours.len());
-        let is_doubtful = page.contains(['[', ']', '{', '}', '<', '>', '"', '\\', '+', '#', ';']);
-        prop_assert!(!is_doubtful);
-        let all = lenient(page);
-        for (name, value) in &all {
-            let fits = match name.as_str() {
-                "embed_user_email" => value == JANE,
-                "embed_dashboard_id" | "embed_dashboard_ids" => {
-                    value.is_empty() || value.split(',').all(|id| LISTED.contains(&id))
-                }
-                "embed_expirationtime" => {
-                    value.parse::<u64>().is_ok_and(|seconds| seconds <= MAX_LIFETIME)
-                }
-                "embed_timestamp" | "embed_server_timestamp" => *value == NOW.to_string(),
-                "embed_nonce" => value == NONCE,
-                "embed_mode" => value == "view" || value.is_empty(),
-                "embed_dashboard_path" | "embed_dashboard_paths" | "pinboard_name" => value.is_empty(),
-                _ => name.starts_with("embed_widget") || name == "ismultitab"
-                    || (value.is_empty() && name.starts_with("embed_da")),
-            };
-            prop_assert!(fits, "{name}={value} in {message}");
+    #[test]
+    fn without_a_list_a_page_decides_on_its_dashboard_alone(body in body()) {
+        let settings = guarded(EmbedVia::Signed, None);
+        if let Ok(order) = authorize_order(&body, &settings, north(&settings), JANE) {
+            assert_ours(&order, false)?;
         }
-        for name in ["embed_user_email", "embed_expirationtime", "embed_timestamp", "embed_nonce"] {
-            // Once as it is, once decoded.
-            let times = all.iter().filter(|(known, _)| known == name).count();
-            prop_assert_eq!(times, 2, "{} in {}", name, message);
+    }
+
+    #[test]
+    fn no_body_of_a_call_for_a_token_decides_more_than_a_listed_dashboard(body in token_body()) {
+        let settings = guarded(EmbedVia::Signed, Some(&LISTED));
+        if let Ok(order) = token_order(&body, &settings, north(&settings), JANE) {
+            assert_ours(&order, true)?;
+            prop_assert!(!order.dashboards.is_empty());
+        }
+        let settings = guarded(EmbedVia::Signed, None);
+        if let Ok(order) = token_order(&body, &settings, north(&settings), JANE) {
+            assert_ours(&order, false)?;
+        }
+    }
+
+    #[test]
+    fn no_body_of_a_page_decides_more_in_json(page in body(), token in token_body()) {
+        let settings = guarded(EmbedVia::Json, Some(&LISTED));
+        let orders = [
+            authorize_order(&page, &settings, north(&settings), JANE),
+            token_order(&token, &settings, north(&settings), JANE),
+        ];
+        for order in orders.iter().flatten() {
+            assert_json_ours(order)?;
         }
     }
 
     #[test]
     fn no_claim_drops_a_filter_or_adds_another(region in any::<String>(), list in any::<bool>()) {
-        let settings = guarded();
+        let settings = guarded(EmbedVia::Signed, Some(&LISTED));
         let claim = if list { serde_json::json!([region]) } else { serde_json::json!(region) };
         let Ok(grant) = grant(&settings, serde_json::json!({ "region": claim })) else {
             return Ok(());
@@ -215,4 +305,19 @@ proptest! {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         prop_assert!(!region.is_empty() && region.chars().all(is_plain));
     }
+}
+
+/// Without this, the properties could hold because no order is ever made.
+#[test]
+fn many_bodies_of_these_kinds_are_accepted() {
+    let settings = guarded(EmbedVia::Signed, Some(&LISTED));
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut accepted = [0; 2];
+    for _ in 0..1_000 {
+        let (page, token) = (body(), token_body()).new_tree(&mut runner).unwrap().current();
+        let grant = || north(&settings);
+        accepted[0] += usize::from(authorize_order(&page, &settings, grant(), JANE).is_ok());
+        accepted[1] += usize::from(token_order(&token, &settings, grant(), JANE).is_ok());
+    }
+    assert!(accepted.iter().all(|count| *count > 100), "{accepted:?} of 1,000");
 }
