@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use http::header::HeaderName;
+use http::header::{AUTHORIZATION, HeaderName};
 
 use crate::request::RequestHead;
 use crate::telemetry::Reason;
@@ -27,11 +27,11 @@ mod verified;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
-use authorization::{Authorization, holds_key, is_empty_bearer, key_in_basic};
+use authorization::{Authorization, any_word, holds_key, is_empty_bearer, key_in_basic};
 pub use certificate::{CertificateName, ClientCertificate};
 use issuer_keys::IssuerKeys;
 pub use issuer_keys::{KeyCondition, KeyFetches};
-use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
+use jwt::{Issuer, JwtError, MAX_JWT_BYTES, UnverifiedJwt, VerifiedClaims};
 use key_set::KeySet;
 use peer::PeerCallers;
 pub use peer::{Admits, AllowedHosts, ListenerTerms, PeerInfo, UnixIdentity, UnixPeer};
@@ -263,7 +263,7 @@ impl CallerAuth {
         head: &RequestHead<'_>,
     ) -> Result<Caller, CallerError> {
         if terms.admits == Admits::Anonymous {
-            let own_authorization = self.is_own(Authorization::of(head.headers))?;
+            let own_authorization = self.is_for_server(head.headers)?;
             return Ok(Caller { name: None, claims: None, by_header: false, own_authorization });
         }
         let by_connection = self.peers.find(peer)?;
@@ -280,6 +280,9 @@ impl CallerAuth {
         let Some(caller) = callers.next() else {
             return Err(match authorization {
                 _ if self.jwts.is_empty() => CallerError::Missing,
+                Authorization::Bearer(token) if token.len() > MAX_JWT_BYTES => {
+                    CallerError::Jwt(JwtError::TooLarge, None)
+                }
                 Authorization::Bearer(_) => CallerError::Bearer,
                 // A page puts no value there where its user has not signed in.
                 Authorization::Nothing if is_empty_bearer(head.headers) => CallerError::EmptyBearer,
@@ -289,8 +292,12 @@ impl CallerAuth {
         if callers.any(|other| other != caller) {
             return Err(CallerError::Several);
         }
-        let own_authorization =
-            by_authorization.is_none() && authorization != Authorization::Nothing;
+        // A `Bearer` token that proved nobody is of an unknown issuer.
+        let own_authorization = match authorization {
+            Authorization::Nothing | Authorization::ApiKey(_) => false,
+            Authorization::Bearer(_) => by_authorization.is_none(),
+            Authorization::Other => !self.holds_own_jwt(head.headers),
+        };
         Ok(Caller { name: Some(caller.clone()), claims, by_header, own_authorization })
     }
 
@@ -308,37 +315,49 @@ impl CallerAuth {
     /// When it holds a word in the form of our API keys that is not a valid key, or two readers
     /// could find two issuers in it.
     pub fn is_for_server(&self, headers: &HeaderMap) -> Result<bool, CallerError> {
-        let authorization = Authorization::of(headers);
-        if let Authorization::Bearer(token) = authorization
-            && let Ok(text) = std::str::from_utf8(token)
-        {
-            match UnverifiedJwt::parse(text) {
-                Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error, None)),
-                Ok(token) if self.jwts.iter().any(|caller| caller.issuer.is_meant_by(&token)) => {
-                    return Ok(false);
-                }
-                _ => {}
-            }
-        }
-        self.is_own(authorization)
-    }
-
-    fn is_own(&self, authorization: Authorization<'_>) -> Result<bool, CallerError> {
-        match authorization {
+        match Authorization::of(headers) {
             Authorization::Nothing => Ok(false),
             Authorization::ApiKey(value) => self.by_key_in(value).map(|_| false),
             Authorization::Bearer(token) if holds_key(token) => Err(CallerError::Unknown),
-            Authorization::Bearer(_) | Authorization::Other => Ok(true),
+            Authorization::Bearer(token) => {
+                let text = std::str::from_utf8(token).unwrap_or_default();
+                let is_own = !self.jwts.is_empty() && self.is_own_jwt(text)?;
+                Ok(!is_own && !self.holds_own_jwt(headers))
+            }
+            Authorization::Other => Ok(!self.holds_own_jwt(headers)),
         }
+    }
+
+    /// Whether the token is of a configured issuer.
+    ///
+    /// # Errors
+    /// When two readers could find two issuers in it.
+    fn is_own_jwt(&self, token: &str) -> Result<bool, CallerError> {
+        match UnverifiedJwt::parse(token) {
+            Err(error @ JwtError::Repeated) => Err(CallerError::Jwt(error, None)),
+            Ok(token) => Ok(self.jwts.iter().any(|caller| caller.issuer.is_meant_by(&token))),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether a JWT of a configured issuer, or a doubtful one, stands anywhere in `Authorization`,
+    /// whatever its scheme.
+    fn holds_own_jwt(&self, headers: &HeaderMap) -> bool {
+        !self.jwts.is_empty()
+            && headers.get(AUTHORIZATION).is_some_and(|value| {
+                any_word(value.as_bytes(), |word| self.is_own_jwt(word).unwrap_or(true))
+            })
     }
 
     /// The caller of a key in `Authorization`.
     fn by_key_in(&self, value: &[u8]) -> Result<&CallerName, CallerError> {
-        let Some(key) = key_in_basic(value).filter(|_| !self.by_basic.is_empty()) else {
-            return self.keys.find(value);
-        };
+        let Some(key) = key_in_basic(value) else { return self.keys.find(value) };
         let caller = self.keys.find(&key)?;
-        if self.by_basic.contains(caller) { Ok(caller) } else { Err(CallerError::Unknown) }
+        if self.by_basic.contains(caller) {
+            Ok(caller)
+        } else {
+            Err(CallerError::NotInBasic(caller.clone()))
+        }
     }
 
     fn by_key(&self, headers: &HeaderMap) -> Result<Option<&CallerName>, CallerError> {
@@ -440,6 +459,10 @@ pub enum CallerError {
     /// The API key of this caller has expired.
     #[error("the API key of the caller `{0}` has expired")]
     Expired(CallerName),
+    /// The API key of this caller came in `Authorization: Basic`, which its configuration does not
+    /// allow.
+    #[error("the API key of the caller `{0}` came in `Authorization: Basic`")]
+    NotInBasic(CallerName),
     /// The `Bearer` token is not of a configured issuer.
     #[error("the bearer token is not a JWT of a configured issuer")]
     Bearer,
@@ -459,6 +482,7 @@ impl CallerError {
             Self::Missing => Reason::Missing,
             Self::Unknown => Reason::KeyUnknown,
             Self::Expired(_) => Reason::KeyExpired,
+            Self::NotInBasic(_) => Reason::KeyInBasic,
             Self::Bearer => Reason::BearerUnknown,
             Self::Several => Reason::Several,
             Self::EmptyBearer => Reason::BearerEmpty,

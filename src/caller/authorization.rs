@@ -95,6 +95,19 @@ pub(super) fn is_empty_bearer(headers: &HeaderMap) -> bool {
     value.trim_ascii().eq_ignore_ascii_case(b"bearer")
 }
 
+/// Whether any word of `value` is meant: a run of the characters of a JWT, which has two dots, in
+/// the value or in the pair that it encodes as `Basic`.
+pub(super) fn any_word(value: &[u8], is_meant: impl Fn(&str) -> bool) -> bool {
+    let is_of_jwt = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let any = |text: &[u8]| {
+        let words = text.split(|byte| !is_of_jwt(byte)).filter_map(|w| std::str::from_utf8(w).ok());
+        words.filter(|word| word.matches('.').count() == 2).any(&is_meant)
+    };
+    let credentials = value.iter().position(|&byte| is_blank(byte)).map(|at| &value[at..]);
+    let pair = name_and_password(credentials.unwrap_or_default().trim_ascii_start());
+    any(value) || any(&pair)
+}
+
 /// Whether a word in the form of our API keys stands anywhere in `value`. It is not forwarded,
 /// even if it stands where no key belongs.
 pub(super) fn holds_key(value: &[u8]) -> bool {

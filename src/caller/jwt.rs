@@ -105,9 +105,12 @@ impl VerifiedClaims {
 /// Why a token is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
-    /// It is not a signed JWT, or larger than 16 KiB.
+    /// It is not a signed JWT.
     #[error("it is not a signed JWT")]
     Malformed,
+    /// It is larger than 16 KiB.
+    #[error("it is larger than 16 KiB")]
+    TooLarge,
     /// A member name occurs twice: two readers may take different values.
     #[error("a member name occurs twice in it")]
     Repeated,
@@ -151,6 +154,7 @@ impl JwtError {
     pub fn reason(self) -> Reason {
         match self {
             Self::Malformed => Reason::BearerUnknown,
+            Self::TooLarge => Reason::JwtTooLarge,
             Self::Repeated => Reason::JwtRepeatedName,
             Self::Algorithm => Reason::JwtAlgorithm,
             Self::Header => Reason::JwtHeader,
@@ -173,7 +177,7 @@ impl<'t> UnverifiedJwt<'t> {
     /// When it is not of the form `header.payload.signature`, or too large, or repeats a name.
     pub fn parse(token: &'t str) -> Result<Self, JwtError> {
         if token.len() > MAX_JWT_BYTES {
-            return Err(JwtError::Malformed);
+            return Err(JwtError::TooLarge);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
         let (header, claims) = message.split_once('.').ok_or(JwtError::Malformed)?;
@@ -319,7 +323,8 @@ fn seconds(number: &Number) -> Option<u64> {
     (whole <= MAX_UNIX_SECONDS).then_some(whole)
 }
 
-const MAX_JWT_BYTES: usize = 16 * 1024;
+/// Most bytes of a JWT.
+pub(super) const MAX_JWT_BYTES: usize = 16 * 1024;
 /// The end of the year 9999.
 const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 

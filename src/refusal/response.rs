@@ -287,6 +287,7 @@ fn unauthenticated(why: &CallerError) -> (u16, &'static str, &'static str) {
         | CallerError::EmptyBearer
         | CallerError::Unknown
         | CallerError::Expired(_)
+        | CallerError::NotInBasic(_)
         | CallerError::Several
         | CallerError::Bearer
         | CallerError::Jwt(..) => {

@@ -24,10 +24,14 @@ pub enum Reason {
     KeyUnknown,
     /// The API key has expired.
     KeyExpired,
+    /// The API key came in `Authorization: Basic`, and its caller does not allow that.
+    KeyInBasic,
     /// `Authorization: Bearer` has no token.
     BearerEmpty,
     /// The `Bearer` token is no JWT of an issuer in the configuration.
     BearerUnknown,
+    /// The JWT is larger than 16 KiB.
+    JwtTooLarge,
     /// A claim occurs twice in the JWT.
     JwtRepeatedName,
     /// The issuer does not use the JWT's algorithm.

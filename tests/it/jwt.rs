@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use boldgate::caller::ApiKey;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -134,6 +134,58 @@ async fn credentials_of_two_callers_are_refused_and_a_token_for_bold_bi_is_no_cr
     let seen = &upstream.seen.requests()[0];
     assert_eq!(seen.header("authorization"), [format!("Bearer {own}")]);
     assert_eq!(upstream.seen.exchanges.load(SeqCst), 0);
+}
+
+/// Every spelling of `Authorization` in which a client may put a JWT, but the usual one.
+pub(crate) fn odd_spellings(jwt: &str) -> [String; 10] {
+    [
+        jwt.to_owned(),
+        format!("JWT {jwt}"),
+        format!("Token {jwt}"),
+        format!("Token token=\"{jwt}\""),
+        format!("Bearer\t{jwt}"),
+        format!("Bearer: {jwt}"),
+        format!("Bearer,{jwt}"),
+        format!("x, Bearer {jwt}"),
+        format!("Basic {}", STANDARD.encode(format!("user:{jwt}"))),
+        format!("basic {}", STANDARD.encode(format!("{jwt}:"))),
+    ]
+}
+
+#[tokio::test]
+async fn a_jwt_of_a_configured_issuer_is_never_forwarded_whatever_its_spelling() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let keys = format!("jwks_file: {}", provider.jwks.path().display());
+    let required = gateway_with(&upstream, &keys, &batch);
+    let anonymous = gateway_edited(
+        &upstream,
+        &keys,
+        &batch,
+        ("callers: required", "callers: anonymous, hosts: [gw]"),
+    );
+    let key = format!("X-Api-Key: {}\r\n", batch.expose());
+    let (ours, theirs) = (
+        provider.token(|_| ()),
+        provider.token(|claims| claims["iss"] = json!("http://bi/bi/site/site1")),
+    );
+    let own = |jwt: &str| [odd_spellings(jwt).to_vec(), vec![format!("Bearer {jwt}")]].concat();
+    for (gateway, key, values) in
+        [(&required, &*key, odd_spellings(&ours).to_vec()), (&anonymous, "", own(&ours))]
+    {
+        for value in values {
+            let response = get(gateway, &format!("{key}Authorization: {value}\r\n")).await;
+            assert_eq!(response.status, 200, "{value}: {}", response.text());
+            let seen = upstream.seen.take().remove(0);
+            let sent = seen.header("authorization");
+            assert!(sent[0].starts_with("Bearer canary-token-site1-"), "{value}: {sent:?}");
+        }
+        for value in own(&theirs) {
+            get(gateway, &format!("{key}Authorization: {value}\r\n")).await;
+            let seen = upstream.seen.take().remove(0);
+            assert_eq!(seen.header("authorization"), [&*value], "the control");
+        }
+    }
 }
 
 /// JWK-01, JWK-02

@@ -5,6 +5,7 @@ use boldgate::caller::ApiKey;
 use boldgate::config::Settings;
 use serde_json::Value;
 
+use crate::jwt::odd_spellings;
 use crate::support::client::Response;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
@@ -234,6 +235,11 @@ async fn caller_must_name_a_tenant_and_never_earns_a_token() {
         assert_eq!(sent.header("authorization"), authorization, "{lines}");
         assert_eq!(sent.header("caller"), [format!("http://{address}/bi/api/site/acme")]);
         assert_eq!(sent.body, b"{}");
+    }
+    for value in odd_spellings(&setup.provider.token(|_| ())) {
+        let lines = format!("Authorization: {value}\r\n{good}");
+        assert_eq!(setup.send("POST", DATA, &lines).await.status, 200, "{value}");
+        assert!(setup.only().header("authorization").is_empty(), "{value}");
     }
     // The SDK names the address that it uses. Bold BI is told its own.
     let response =

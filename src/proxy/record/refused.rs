@@ -221,6 +221,24 @@ impl Record {
     }
 }
 
+fn caller_hint(why: &CallerError) -> Option<&'static str> {
+    Some(match why {
+        CallerError::Jwt(JwtError::NoKeys, _) => {
+            "the gateway has no keys of this issuer: the line about its keys has the cause; check that \
+             `jwks_url` of the caller can be reached from here, or give it a `jwks_file` as well"
+        }
+        CallerError::Jwt(JwtError::TooLarge, _) => {
+            "let the identity provider put fewer claims into its tokens: long lists of groups are a \
+             common reason"
+        }
+        CallerError::NotInBasic(_) => {
+            "set `api_key_in_authorization: true` of the caller, if its clients can send the key only \
+             so; else let them send it in the header for API keys"
+        }
+        _ => return None,
+    })
+}
+
 /// The advice to operators in the log line of a refusal.
 fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
@@ -262,10 +280,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
                 "list `design` in `embed.modes` of the tenant, if pages may edit"
             }
         },
-        Refusal::Caller { why: CallerError::Jwt(JwtError::NoKeys, _), .. } => {
-            "the gateway has no keys of this issuer: the line about its keys has the cause; check that \
-             `jwks_url` of the caller can be reached from here, or give it a `jwks_file` as well"
-        }
+        Refusal::Caller { why, .. } => return caller_hint(why),
         Refusal::WaitingEvicted { .. } => {
             "find out why the issuer's keys take so long to arrive, and which clients send so many \
              requests with its JWTs, or raise `limits.unfinished_heads`"

@@ -11,6 +11,9 @@ pub(super) async fn credentials(setup: &mut Setup) {
     setup.row("key_unknown", by("X-Api-Key: bgk_nobody\r\n")).await;
     setup.row("key_expired", setup.get("old", "good", "")).await;
     setup.row("bearer_unknown", by(&bearer("opaque"))).await;
+    let pair = STANDARD.encode(format!("user:{}", setup.keys["portal"].expose()));
+    setup.row("key_in_basic", by(&format!("Authorization: Basic {pair}\r\n"))).await;
+    setup.row("jwt_too_large", by(&bearer(&"x".repeat(17 * 1024)))).await;
     setup.row("bearer_empty", by("Authorization: Bearer\r\n")).await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let token = |change: &dyn Fn(&mut Value)| setup.provider.token(change);
