@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::plain_file::limit::MAX_SECRET;
 use crate::secret::{Secret, SecretError};
 
+mod before;
 mod journal;
 mod resume_command;
 mod unfit;
 
+pub use before::SecretsBefore;
 pub use journal::{Journal, JournalError, Journals, is_under_way, is_unfinished, journal_of};
 pub use resume_command::ResumeCommand;
 pub use unfit::{UNWRITABLE, UnfitFile};

@@ -1,6 +1,8 @@
 //! Requests that rotate the embed secret of a site. (Bold BI: REST API v4.0 and v5.0, "Generate
 //! Embed Secret"; knowledge base 621. Reading it back: knowledge base 16281.)
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -42,12 +44,17 @@ impl NoNewSecret {
 }
 
 /// Asks Bold BI for a new embed secret, which replaces the site's at once. It is sent once, on a
-/// connection of its own, and never again.
+/// connection of its own, and never again. It may take `deadline`, or as long as an exchange.
 ///
 /// # Errors
 /// When Bold BI refuses it, or there is no reply that has the new secret.
-pub async fn generate(tenant: &Tenant, token: &AccessToken) -> Result<Secret, NoNewSecret> {
-    let (status, body) = send(tenant, Method::POST, GENERATE, token).await?;
+pub async fn generate(
+    tenant: &Tenant,
+    token: &AccessToken,
+    deadline: Duration,
+) -> Result<Secret, NoNewSecret> {
+    let deadline = deadline.max(tenant.server.timeouts.exchange);
+    let (status, body) = send(tenant, Method::POST, GENERATE, token, deadline).await?;
     match status.as_u16() {
         200..=299 => secret_in(&body).ok_or_else(|| {
             let said = said(&body);
@@ -64,7 +71,8 @@ pub async fn generate(tenant: &Tenant, token: &AccessToken) -> Result<Secret, No
 /// # Errors
 /// When there is no reply that has it.
 pub async fn read_back(tenant: &Tenant, token: &AccessToken) -> Result<Secret, NoNewSecret> {
-    let (status, body) = send(tenant, Method::GET, READ_BACK, token).await?;
+    let deadline = tenant.server.timeouts.exchange;
+    let (status, body) = send(tenant, Method::GET, READ_BACK, token, deadline).await?;
     let secret = secret_in(&body).filter(|_| status.is_success());
     secret.ok_or_else(|| {
         NoNewSecret::Refused(answered(tenant, READ_BACK, status, &body), Some(status))
@@ -86,6 +94,7 @@ async fn send(
     method: Method,
     route: &str,
     token: &AccessToken,
+    deadline: Duration,
 ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), NoNewSecret> {
     // A connection of its own: on a used one, the request might be sent twice.
     let client = Client::new(&tenant.server);
@@ -100,7 +109,6 @@ async fn send(
     }
     let request = request.body(Bytes::new());
     let request = request.map_err(|error| NoNewSecret::Refused(error.to_string(), None))?;
-    let deadline = tenant.server.timeouts.exchange;
     let exchanged = timeout(deadline, async {
         let (head, body) = client.fetcher().send(request).await?.into_parts();
         Ok::<_, FetchError>((head.status, body.whole(MAX_BODY).await?))

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use tokio::time::Instant;
 
 use super::named_tenant::{DISABLED, no_such_tenant, permit_with};
@@ -16,15 +18,16 @@ use crate::secret_file::{Journal, JournalError, Replacement, ResumeCommand};
 use crate::tenant::{Grant, SecretPosition, Tenant};
 use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind};
 use audit::RotationAudit;
-use failure::RotationFailure;
+use ended::{EndedRotation, RotationFailure};
 use gateway::RunningGateway;
 use step::RotationStep;
 
 mod audit;
-mod failure;
+mod ended;
 mod gateway;
 mod holding;
 mod resume;
+mod secrets;
 mod step;
 mod stopped;
 
@@ -35,7 +38,7 @@ pub(super) struct RotateCommand {
     /// The tenant, by its name in the configuration
     tenant: String,
     /// The administrator of the site as whom Bold BI is asked; an e-mail address as a rule
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     admin_subject: String,
     /// End a rotation that has begun and not ended
     #[arg(long)]
@@ -56,6 +59,11 @@ pub(super) struct RotateCommand {
     #[cfg(debug_assertions)]
     #[arg(long, value_name = "STEP", hide = true)]
     kill_after: Option<RotationStep>,
+    /// Seconds after which Bold BI is taken to have carried out a request or never to do so; in
+    /// builds for tests alone
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "SECONDS", hide = true, default_value_t = SETTLED.as_secs())]
+    settled_after: u64,
 }
 
 /// One rotation.
@@ -94,12 +102,12 @@ impl RotateCommand {
         audit.line("begun", &message, None)?;
         let result = runtime()?.block_on(rotation.unless_stopped(resumed));
         let (outcome, message) = match &result {
-            Ok(message) => ("success", message.clone()),
+            Ok(ended) => (ended.outcome, ended.message.clone()),
             Err(RotationFailure { outcome, what, .. }) => (*outcome, what.clone()),
         };
         audit.line(outcome, &message, Some(begun.elapsed()))?;
         match result {
-            Ok(message) => print(&message),
+            Ok(ended) => print(&ended.message),
             Err(RotationFailure { what, hint, .. }) => Err(Failure::Other { what, hint }),
         }
     }
@@ -118,6 +126,15 @@ impl RotateCommand {
 
     fn resume(&self) -> ResumeCommand {
         ResumeCommand::new(&self.config.path).with_token_file(self.token_file.as_deref())
+    }
+
+    /// The time after which Bold BI is taken to have carried out a request or never to do so.
+    #[cfg_attr(not(debug_assertions), expect(clippy::unused_self, reason = "tests alone need it"))]
+    fn settled_after(&self) -> Duration {
+        #[cfg(debug_assertions)]
+        return Duration::from_secs(self.settled_after);
+        #[cfg(not(debug_assertions))]
+        SETTLED
     }
 
     /// The file of the secret to rotate.
@@ -157,7 +174,7 @@ impl Rotation<'_> {
         Err(Failure::Other { what, hint })
     }
 
-    async fn rotate(&self) -> Result<String, RotationFailure> {
+    async fn rotate(&self) -> Result<EndedRotation, RotationFailure> {
         let name = &self.tenant.name;
         Replacement::check(self.file)?;
         // It is locked: from here on no other process touches the files.
@@ -182,8 +199,9 @@ impl Rotation<'_> {
         };
         self.reached(RotationStep::Prepared);
         let admin = permit_with(self.tenant, None, &self.command.admin_subject);
-        let token = match self.exchanged(&admin).await {
-            Ok(token) => token,
+        let exchanged = self.bold_bi.exchange_in_turn(&admin).await;
+        let token = match exchanged.result {
+            Ok(exchanged) => exchanged.token,
             Err(error) => {
                 let subject = self.command.admin_subject.escape_debug();
                 let what = format!("the administrator `{subject}` gets no token: {error}");
@@ -198,22 +216,23 @@ impl Rotation<'_> {
         if let Err((what, hint)) = self.held().await {
             return Err(self.cancelled(journal, what, Some(hint)));
         }
-        let held = self.gateway.held().map_or(Ok(()), |number| journal.held(number));
-        let token_text = String::from_utf8_lossy(token.as_bytes());
-        if let Err(error) = held.and_then(|()| journal.asked(&token_text)) {
+        let before = self.secrets_before(&token, exchanged.position).await;
+        if let Err(error) = self.note(&mut journal, before.as_ref(), &token) {
             self.gateway.release(self.command).await;
             let what = format!("the journal cannot be written: {error}");
             return Err(self.cancelled(journal, what, None));
         }
         self.reached(RotationStep::Asked);
-        let secret = match rotation::generate(self.tenant, &token).await {
+        let deadline = self.command.settled_after() / 2;
+        let secret = match rotation::generate(self.tenant, &token, deadline).await {
             Ok(secret) => secret,
             Err(error @ NoNewSecret::Refused(..)) => {
                 let what = format!("no embed secret was generated: {error}");
                 self.gateway.release(self.command).await;
                 return Err(self.cancelled(journal, what, Some(error.hint().to_owned())));
             }
-            Err(error @ NoNewSecret::Unknown(_)) => match self.read_back_once(&token).await {
+            Err(error @ NoNewSecret::Unknown(_)) => match self.read_back_once(&token, before).await
+            {
                 Ok(secret) => secret,
                 // The hold stays on: Bold BI may have a new secret, which ends the former one.
                 Err(why) => {
@@ -248,11 +267,11 @@ impl Rotation<'_> {
             what: format!("the secret was rotated, and the journal cannot be removed: {error}"),
             hint: Some(format!("`{}` removes it", self.command.resume_command())),
         })?;
-        Ok(format!(
+        Ok(EndedRotation::rotated(format!(
             "the embed secret of tenant `{name}` was rotated: `{}` has the new one, and Bold BI takes it. \
              Tokens that were given before live on until their end",
             self.file.display()
-        ))
+        )))
     }
 
     async fn exchanged(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
@@ -301,18 +320,6 @@ impl Rotation<'_> {
         }
     }
 
-    /// The secret that Bold BI lets be read after a reply to `generate` that cannot be used. One
-    /// that is as before tells nothing: the request may still be carried out.
-    async fn read_back_once(&self, token: &AccessToken) -> Result<Secret, String> {
-        let secret = rotation::read_back(self.tenant, token).await;
-        let secret = secret.map_err(|error| format!("it cannot be read back either: {error}"))?;
-        let former = self.tenant.credential.secret_in(self.position());
-        if former.is_some_and(|former| former.expose() == secret.expose()) {
-            return Err("Bold BI still shows the former one".to_owned());
-        }
-        Ok(secret)
-    }
-
     /// The end of a step, at which a test may kill the process.
     #[cfg_attr(not(debug_assertions), expect(clippy::unused_self, reason = "tests alone need it"))]
     fn reached(&self, step: RotationStep) {
@@ -325,14 +332,16 @@ impl Rotation<'_> {
     }
 }
 
+/// Longer than any web server takes for a request of this kind.
+const SETTLED: Duration = Duration::from_secs(60);
 const IN_A_FILE: &str =
     "keep the embed secret in a file of its own, `embed_secret: { file: /path }`";
 const BY_PAGE: &str = "change the credential in Bold BI, then write the new one to its file: a running gateway takes it \
                        from there";
 const UNKNOWN_ADMINISTRATOR: &str = "`--admin-subject` must be the name of an administrator as this site of Bold BI has it; `boldgate doctor` \
                                      with the tenant's name tells whether the site is right";
-const BY_HAND: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, write \
-                       it to the file, and run this again; tokens that were given serve on until their end";
+const BY_HAND: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or, if it is not shown, generate \
+                       it again there; write it to the file, and run this again; tokens that were given serve on until their end";
 const AFTER_HELP: &str = "\
 Bold BI ends the former secret at once. The new one takes the place of the file before anything else is \
 done. A running gateway is told by its admin API to hold exchanges meanwhile; it reads the file by itself. \

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::before::SecretsBefore;
 use super::{new_of, remove, sync_folder, with_end};
 use crate::plain_file::Listings;
 
@@ -29,6 +30,8 @@ enum JournalEntry {
     Begun { tenant: String, subject: String },
     /// A running gateway holds exchanges of the tenant. The number is that of the hold.
     Held(u64),
+    /// The secrets before Bold BI is asked.
+    Before(SecretsBefore),
     /// Bold BI is asked for a new secret from now on, with this token. The token reads the new
     /// secret back if the reply is lost, when the old secret gives no token any more.
     Asked(Zeroizing<String>),
@@ -130,20 +133,32 @@ impl Journal {
 
     /// The number of the hold of a running gateway; `None` if none has begun.
     pub fn hold(&mut self) -> Option<u64> {
-        self.find(|entry| match entry {
-            JournalEntry::Held(number) => Some(number),
-            JournalEntry::Begun { .. } | JournalEntry::Asked(_) => None,
-        })
+        self.find(|entry| if let JournalEntry::Held(number) = entry { Some(number) } else { None })
     }
 
-    /// How long ago Bold BI was asked, if no secret was written since; `None` if it was not asked.
-    /// Zero if the clock was set back.
-    pub fn unanswered_for(&mut self) -> Option<Duration> {
+    /// Notes the secrets before Bold BI is asked.
+    ///
+    /// # Errors
+    /// When it cannot be written. Bold BI must not be asked then.
+    pub fn before(&mut self, secrets: &SecretsBefore) -> io::Result<()> {
+        self.add(&JournalEntry::Before(secrets.clone()))
+    }
+
+    /// The secrets before Bold BI was asked; `None` if it was not.
+    pub fn secrets_before(&mut self) -> Option<SecretsBefore> {
+        self.find(
+            |entry| {
+                if let JournalEntry::Before(secrets) = entry { Some(secrets) } else { None }
+            },
+        )
+    }
+
+    /// How long ago Bold BI was asked; `None` if it was not. Zero if the clock was set back.
+    pub fn asked_ago(&mut self) -> Option<Duration> {
         self.token()?;
         // That was the last entry.
         let asked_at = self.file.metadata().and_then(|file| file.modified()).ok()?;
-        let written_at = fs::metadata(&self.secret).and_then(|file| file.modified()).ok()?;
-        (written_at <= asked_at).then(|| asked_at.elapsed().unwrap_or_default())
+        Some(asked_at.elapsed().unwrap_or_default())
     }
 
     /// Notes that Bold BI is asked for a new secret from now on, with `token`.
@@ -156,10 +171,7 @@ impl Journal {
 
     /// Whether Bold BI may have been asked, and the token for that; `None` if it was not.
     pub fn token(&mut self) -> Option<Zeroizing<String>> {
-        self.find(|entry| match entry {
-            JournalEntry::Asked(token) => Some(token),
-            JournalEntry::Begun { .. } | JournalEntry::Held(_) => None,
-        })
+        self.find(|entry| if let JournalEntry::Asked(token) = entry { Some(token) } else { None })
     }
 
     /// The administrator who began; `None` if that cannot be read.
@@ -213,10 +225,7 @@ pub(super) fn begun_by(secret: &Path) -> Option<String> {
 }
 
 fn administrator(entry: JournalEntry) -> Option<String> {
-    match entry {
-        JournalEntry::Begun { subject, .. } => Some(subject),
-        JournalEntry::Held(_) | JournalEntry::Asked(_) => None,
-    }
+    if let JournalEntry::Begun { subject, .. } = entry { Some(subject) } else { None }
 }
 
 /// The first of the entries that is wanted.

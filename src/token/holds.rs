@@ -142,7 +142,10 @@ pub(super) enum Hold {
 impl Holds {
     pub(super) fn new() -> Self {
         let changes = watch::channel(()).0;
-        Self { tenants: Mutex::default(), changes, last_ordered: AtomicU64::new(0) }
+        // An order of another process of the gateway must not end one of this process. A number
+        // below 2^53 is the same in every reader of JSON.
+        let last_ordered = AtomicU64::new(fastrand::u64(..1 << 52));
+        Self { tenants: Mutex::default(), changes, last_ordered }
     }
 
     /// Notes that the server accepted the secret of `permit`.

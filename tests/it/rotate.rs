@@ -22,6 +22,7 @@ mod file_systems;
 mod network;
 mod remedies;
 mod told;
+mod unanswered;
 
 const ADMIN: &str = "admin@example.com";
 
@@ -95,11 +96,17 @@ impl Setup {
     }
 
     async fn rotate(&self, more: &[&str]) -> Ended {
+        self.rotate_within(2, more).await
+    }
+
+    /// Rotates where Bold BI carries out a request within so many seconds, or never.
+    async fn rotate_within(&self, seconds: u64, more: &[&str]) -> Ended {
         // Without a gateway that can be told, it waits for one that has just read another secret.
         if let Ok(file) = std::fs::File::options().append(true).open(self.files.path("secret")) {
             file.set_modified(SystemTime::now() - Duration::from_mins(1)).unwrap();
         }
-        let arguments = ["rotate", "acme", "--admin-subject", ADMIN];
+        let seconds = seconds.to_string();
+        let arguments = ["rotate", "acme", "--admin-subject", ADMIN, "--settled-after", &seconds];
         self.boldgate(&[&arguments, more].concat()).await
     }
 
@@ -194,6 +201,12 @@ async fn killed_at_every_step_the_file_is_right_or_the_state_is_named_and_can_be
         setup.assert_named(step).await;
         let resumed = setup.rotate(&["--resume"]).await;
         assert_eq!(resumed.code, Some(0), "{step}: {resumed:?}");
+        let is_unchanged = ["begun", "prepared", "asked"].contains(&step);
+        assert_eq!(
+            resumed.stdout.contains("WITHOUT a new secret"),
+            is_unchanged,
+            "{step}: {resumed:?}"
+        );
         setup.assert_clean(step);
         let doctor = setup.boldgate(&["doctor", "acme"]).await;
         assert!(!doctor.stdout.contains("rotation"), "{step}: {doctor:?}");

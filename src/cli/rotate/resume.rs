@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::named_tenant::permit_with;
 use super::super::{Failure, warn};
-use super::failure::RotationFailure;
+use super::ended::{EndedRotation, RotationFailure};
 use super::gateway::NotHeld;
 use super::{BY_HAND, Rotation};
 use crate::boldbi::rotation;
@@ -48,49 +48,58 @@ impl Rotation<'_> {
     }
 
     /// Ends a rotation by the first secret that Bold BI takes: that in the file, the one that was
-    /// written beside it, or the one that Bold BI lets be read back.
-    pub(super) async fn resume(&self, mut journal: Journal) -> Result<String, RotationFailure> {
-        let name = &self.tenant.name;
-        let end = |journal: Journal, how: &str| match journal.end() {
-            Ok(()) => Ok(format!("the rotation of tenant `{name}` has ended: {how}")),
-            Err(error) => Err(RotationFailure::unchanged(
-                format!("{how}, and the journal cannot be removed: {error}"),
-                None,
-            )),
-        };
+    /// written beside it, or the one that Bold BI lets be read back. One that was there before is
+    /// the end only once Bold BI cannot make another one any more.
+    pub(super) async fn resume(
+        &self,
+        mut journal: Journal,
+    ) -> Result<EndedRotation, RotationFailure> {
         let unknown = |what: String, journal: &Journal| self.unknown(what, journal);
-        let known = self.tenant.credential.secret_in(self.position()).cloned();
-        if let Some(secret) = known
-            && self
-                .stays_taken(&secret, &mut journal)
-                .await
-                .map_err(|error| unknown(error, &journal))?
-        {
-            let hold = journal.hold();
-            let ended = end(journal, "Bold BI takes the secret in the file")?;
-            self.tell().await;
-            // No other secret comes that would end it.
-            if let Some(number) = hold {
-                self.gateway.release_hold(self.command, number).await;
+        let (before, is_asked) = (journal.secrets_before(), journal.token().is_some());
+        if let Some(secret) = self.tenant.credential.secret_in(self.position()) {
+            let is_former = before.as_ref().is_none_or(|before| before.had_in_file(secret));
+            let taken = if is_asked && is_former {
+                self.stays_taken(secret, &mut journal).await
+            } else {
+                self.is_taken(secret).await
+            };
+            if taken.map_err(|error| unknown(error, &journal))? {
+                if !is_asked {
+                    return self.unchanged(journal, "Bold BI was not asked for another one").await;
+                }
+                if is_former {
+                    return self.unchanged(journal, "Bold BI has made no other one").await;
+                }
+                return self
+                    .ended(journal, "Bold BI takes the new secret, which is in its file")
+                    .await;
             }
-            return Ok(ended);
         }
         if let Some(secret) = unfinished_secret(self.file)
             && self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))?
         {
             let renamed = finish_unfinished(self.file);
             renamed.map_err(|error| unknown(format!("it cannot be renamed: {error}"), &journal))?;
-            let ended = end(journal, "the new secret had been written, and is in its file now")?;
-            self.tell().await;
-            return Ok(ended);
+            let how = "the new secret had been written, and is in its file now";
+            return self.ended(journal, how).await;
         }
         let by_hand = |what: String, journal: &Journal| {
             let failure = unknown(what, journal);
             RotationFailure { hint: Some(BY_HAND.to_owned()), ..failure }
         };
-        let secret = self.read_back_in_turn(&mut journal).await.map_err(|error| {
-            by_hand(format!("the secret cannot be read back: {error}"), &journal)
-        })?;
+        let mut is_told = false;
+        let (secret, is_new) = loop {
+            let secret = self.read_back_in_turn(&mut journal).await.map_err(|error| {
+                by_hand(format!("the secret cannot be read back: {error}"), &journal)
+            })?;
+            let is_new = before.as_ref().and_then(|before| before.is_new(&secret));
+            if is_new == Some(true) || !self.may_come(&mut journal, &mut is_told).await {
+                break (secret, is_new);
+            }
+        };
+        if is_new == Some(false) {
+            return self.unchanged(journal, "Bold BI still shows the former one").await;
+        }
         if !self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))? {
             let what = "Bold BI refuses the secret that it lets be read".to_owned();
             return Err(by_hand(what, &journal));
@@ -99,10 +108,39 @@ impl Rotation<'_> {
         let written = replacement.write(&secret).and_then(|()| replacement.rename());
         written
             .map_err(|error| unknown(format!("the file cannot be written: {error}"), &journal))?;
-        let how = "the new secret was read back from Bold BI, and is in its file now";
-        let ended = end(journal, how)?;
+        let how = if is_new.is_some() {
+            "the new secret was read back from Bold BI, and is in its file now"
+        } else {
+            "the secret that Bold BI shows is in its file now; whether it is a new one cannot be told, so \
+             rotate again if the former one must not be taken any more"
+        };
+        self.ended(journal, how).await
+    }
+
+    /// The end with the new secret in its file, which ends the hold of a running gateway.
+    async fn ended(&self, journal: Journal, how: &str) -> Result<EndedRotation, RotationFailure> {
+        let name = &self.tenant.name;
+        end(journal, how)?;
         self.tell().await;
-        Ok(ended)
+        Ok(EndedRotation::rotated(format!("the rotation of tenant `{name}` has ended: {how}")))
+    }
+
+    /// The end without a new secret, and that of the hold of a running gateway.
+    async fn unchanged(
+        &self,
+        mut journal: Journal,
+        why: &str,
+    ) -> Result<EndedRotation, RotationFailure> {
+        let (name, hold) = (&self.tenant.name, journal.hold());
+        end(journal, why)?;
+        self.tell().await;
+        if let Some(number) = hold {
+            self.gateway.release_hold(self.command, number).await;
+        }
+        Ok(EndedRotation::unchanged(format!(
+            "the rotation of tenant `{name}` has ended WITHOUT a new secret: {why}. The file is as before; \
+             to rotate, run the command again without `--resume`"
+        )))
     }
 
     /// Lets the running gateway read the file at once. It reads it by itself too, but later where
@@ -139,27 +177,33 @@ impl Rotation<'_> {
         rotation::read_back(self.tenant, &token).await.map_err(|error| error.to_string())
     }
 
-    /// Whether Bold BI gives tokens for `secret`, until no request for a new one can be under way
-    /// there: one whose reply was not waited for goes on.
+    /// Whether Bold BI gives tokens for `secret`, until it cannot make another one any more.
     async fn stays_taken(&self, secret: &Secret, journal: &mut Journal) -> Result<bool, String> {
         let mut is_told = false;
-        loop {
-            if !self.is_taken(secret).await? {
-                return Ok(false);
+        while self.is_taken(secret).await? {
+            if !self.may_come(journal, &mut is_told).await {
+                return Ok(true);
             }
-            let longest = (self.tenant.server.timeouts.exchange * LATE).min(LATEST);
-            let left = journal.unanswered_for().and_then(|ago| longest.checked_sub(ago));
-            let Some(left) = left.filter(|left| !left.is_zero()) else { return Ok(true) };
-            if !is_told {
-                is_told = true;
-                let _ = warn(&format!(
-                    "note: Bold BI takes the former secret; it was asked for another one moments ago, and \
-                     may still make it: waiting for {} s",
-                    left.as_secs() + 1
-                ));
-            }
-            sleep(left.min(ASK_AGAIN)).await;
         }
+        Ok(false)
+    }
+
+    /// Waits for a moment if a request for a new secret can still be under way in Bold BI: it goes
+    /// on if its reply is not waited for. `false` if none can.
+    async fn may_come(&self, journal: &mut Journal, is_told: &mut bool) -> bool {
+        let asked_ago = journal.asked_ago();
+        let left = asked_ago.and_then(|ago| self.command.settled_after().checked_sub(ago));
+        let Some(left) = left.filter(|left| !left.is_zero()) else { return false };
+        if !*is_told {
+            *is_told = true;
+            let _ = warn(&format!(
+                "note: Bold BI has made no other secret so far; it was asked for one moments ago, and may \
+                 still make it: waiting for {} s",
+                left.as_secs() + 1
+            ));
+        }
+        sleep(left.min(ASK_AGAIN)).await;
+        true
     }
 
     /// Whether Bold BI gives a token for `secret`. An error if that cannot be told.
@@ -172,10 +216,14 @@ impl Rotation<'_> {
     }
 }
 
-/// How many times the timeout of exchanges Bold BI may take for a request whose reply was lost.
-const LATE: u32 = 2;
-/// Bounds that time.
-const LATEST: Duration = Duration::from_secs(30);
+/// Ends a journal.
+fn end(journal: Journal, how: &str) -> Result<(), RotationFailure> {
+    journal.end().map_err(|error| {
+        let what = format!("{how}, and the journal cannot be removed: {error}");
+        RotationFailure::unchanged(what, None)
+    })
+}
+
 /// The pause between two looks whether Bold BI has made a new secret.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const POSITION: &str = "of two secrets, `--position 2` is the second";

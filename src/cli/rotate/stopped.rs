@@ -2,7 +2,7 @@
 
 use super::super::signals::StopSignals;
 use super::Rotation;
-use super::failure::RotationFailure;
+use super::ended::{EndedRotation, RotationFailure};
 use crate::secret_file::{Journal, JournalError};
 
 impl Rotation<'_> {
@@ -10,7 +10,7 @@ impl Rotation<'_> {
     pub(super) async fn unless_stopped(
         &self,
         resumed: Option<Journal>,
-    ) -> Result<String, RotationFailure> {
+    ) -> Result<EndedRotation, RotationFailure> {
         let Ok(mut signals) = StopSignals::listen() else {
             return Err(RotationFailure::unchanged("signals cannot be listened for", None));
         };

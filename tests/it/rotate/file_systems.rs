@@ -50,7 +50,15 @@ impl Vault {
     /// `boldgate rotate` as the last words of this command.
     async fn rotate_by(&self, mut command: Command) -> Ended {
         command.arg(env!("CARGO_BIN_EXE_boldgate"));
-        command.args(["rotate", "acme", "--admin-subject", ADMIN, "--config"]);
+        command.args([
+            "rotate",
+            "acme",
+            "--admin-subject",
+            ADMIN,
+            "--settled-after",
+            "2",
+            "--config",
+        ]);
         command.arg(self.setup.files.path("boldgate.yaml")).env("PATH", PATHS);
         spawn_blocking(move || Process::start(command).end()).await.unwrap()
     }

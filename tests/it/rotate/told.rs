@@ -10,13 +10,13 @@ use crate::support::process::boldgate;
 const OTHER: &str = "admin2@example.com";
 
 impl Setup {
-    fn audited(&self) -> Vec<(String, String)> {
+    pub(super) fn audited(&self) -> Vec<(String, String)> {
         let lines = lines_of(&self.files.path("audit.jsonl"));
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         lines.iter().map(|line| (text(&line["boldgate.outcome"]), text(&line["message"]))).collect()
     }
 
-    fn audit(&self) {
+    pub(super) fn audit(&self) {
         let audit = self.files.path("audit.jsonl");
         self.add(&format!("audit: {{ to: \"{}\" }}\n", audit.display()));
     }

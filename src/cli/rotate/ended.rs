@@ -1,8 +1,28 @@
-//! Why a rotation has not ended well, and what to do then.
+//! The end of a rotation: with a new secret or without one, or why it has not ended well, and
+//! what to do then.
 
 use std::path::Path;
 
 use crate::secret_file::{JournalError, UNWRITABLE, UnfitFile};
+
+/// The end of a rotation.
+pub(super) struct EndedRotation {
+    /// The word in the audit log.
+    pub(super) outcome: &'static str,
+    pub(super) message: String,
+}
+
+impl EndedRotation {
+    /// The file has a new secret.
+    pub(super) fn rotated(message: String) -> Self {
+        Self { outcome: "success", message }
+    }
+
+    /// There is no new secret.
+    pub(super) fn unchanged(message: String) -> Self {
+        Self { outcome: "unchanged", message }
+    }
+}
 
 /// Why a rotation has not ended well.
 pub(super) struct RotationFailure {
