@@ -101,7 +101,9 @@ const NO_ROW: &str = "boldgate-trial";
 
 fn claimed(claims: Option<&VerifiedClaims>, claim: &str) -> Result<FilterText, ClaimFault> {
     let value = claims.ok_or(ClaimFault::NoClaims)?.value(claim).ok_or(ClaimFault::Missing)?;
-    let filled = |text: &String| if text.is_empty() { Err(ClaimFault::Empty) } else { Ok(()) };
+    // A reader that trims would find no filter in blanks.
+    let filled =
+        |text: &String| if text.trim().is_empty() { Err(ClaimFault::Empty) } else { Ok(()) };
     match value {
         Value::String(text) => {
             filled(text)?;
@@ -124,7 +126,7 @@ fn claimed(claims: Option<&VerifiedClaims>, claim: &str) -> Result<FilterText, C
 pub(crate) fn can_be_sent(text: &str, via: EmbedVia) -> bool {
     match via {
         EmbedVia::Signed => is_plain(text),
-        EmbedVia::Json => !text.is_empty() && !text.chars().any(char::is_control),
+        EmbedVia::Json => !text.trim().is_empty() && !text.chars().any(char::is_control),
     }
 }
 

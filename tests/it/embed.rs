@@ -268,6 +268,12 @@ async fn json_with_the_secret_is_sent_where_the_configuration_says_so() {
     let by_json =
         "      via: json\n      custom_attributes:\n        - { name: db, claim: database }\n";
     let setup = Setup::with(by_json, "").await;
+    for blank in [json!(" "), json!("\u{a0}"), json!(["DB", " "])] {
+        let claims = json!({"database": blank});
+        let response = setup.call_with(&setup.jane_with(&claims), &query()).await;
+        assert_eq!((response.status, &*response.code()), (403, "embed_value_refused"), "{claims}");
+    }
+    setup.assert_untouched("a blank value");
     let claims = json!({"database": "DB \"2\""});
     let response = setup.call_with(&setup.jane_with(&claims), &query()).await;
     let reply: Value = serde_json::from_slice(&response.body).unwrap();
