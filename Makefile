@@ -53,15 +53,15 @@ page-short: $(target)/page/ready ## the same on a phone alone, and its actions w
 
 embed-page: $(target)/page/ready ## the calls of the embed SDK and the page of the demo, in headless Chromium
 	.ci/need rust build chromium
-	install -m 644 tests/page/embed.mjs tests/page/demo.mjs $(target)/page
+	install -m 644 tests/page/embed.mjs tests/page/demo.mjs tests/page/chromium.mjs $(target)/page
 	BOLDGATE_TEST_EMBED_PAGE=$(abspath $(target)/page/embed.mjs) BOLDGATE_TEST_DEMO_PAGE=$(abspath $(target)/page/demo.mjs) \
 	    cargo test --locked --test it embed::browser:: -- --ignored
 
 # Of Bold BI's own SDK, this repository has nothing.
 sdk := $(or $(SDK),$(target)/sdk)
-embed-sdk: $(target)/page/ready $(if $(SDK),,$(target)/sdk/ready) ## Bold BI's own embed SDK, fetched or in SDK=FOLDER (v14.2.4/dist and others), at the pages of the demo
+embed-sdk: $(target)/page/ready $(if $(SDK),,$(target)/sdk/ready) ## Bold BI's own embed SDK, fetched or in SDK=FOLDER (v14.2.4/dist and others), in each way to embed
 	.ci/need rust build chromium
-	install -m 644 tests/page/sdk.mjs $(target)/page
+	install -m 644 tests/page/sdk.mjs tests/page/chromium.mjs $(target)/page
 	BOLDGATE_TEST_SDK_PAGE=$(abspath $(target)/page/sdk.mjs) BOLDGATE_TEST_SDK=$(abspath $(sdk)) \
 	    cargo test --locked --test it embed::real_sdk:: -- --ignored
 

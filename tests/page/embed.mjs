@@ -1,15 +1,16 @@
 // Embed calls in headless Chromium, as the recorded SDK sends them. tests/it/embed/browser.rs starts
 // the gateway, two sites and this script, whose first argument is JSON: the URLs, the JWT, the calls.
-import { chromium } from "playwright-core";
+import { fulfil, launch } from "./chromium.mjs";
 
-const { listed, other, authorize, token, jwt, calls, masked } = JSON.parse(process.argv[2]);
-const browser = await chromium.launch({ executablePath: process.env.BOLDGATE_TEST_CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+const { listed, other, authorize, token, dashboard, jwt, calls, masked } = JSON.parse(process.argv[2]);
+const browser = await launch();
 
 /** Sends the requests from a page of `site`; each result is what the page can read. */
 async function sent(site, requests) {
   const page = await browser.newPage();
   // The gateway has no pages of its own. A page of its address is what a proxy in front would serve.
-  await page.route(masked.page, (route) => route.fulfill({ contentType: "text/html", body: "<!DOCTYPE html>" }));
+  const html = { headers: { "Content-Type": "text/html" }, body: "<!DOCTYPE html>" };
+  await fulfil(page, [{ urlPattern: masked.page }], async () => html);
   await page.goto(site);
   const results = await page.evaluate(async (all) => {
     const results = [];
@@ -30,7 +31,10 @@ async function sent(site, requests) {
 const authorization = { Authorization: `Bearer ${jwt}` };
 const recorded = calls.map(({ headers, body }) => ({ url: authorize, headers: { ...headers, ...authorization }, body }));
 const json = { "Content-Type": "application/json", ...authorization };
-const tokens = [{ url: token, headers: json, body: "{}" }];
+const tokens = [
+  { url: token, headers: json, body: "{}" },
+  { url: token, headers: { ...json, Accept: "application/json" }, body: JSON.stringify({ dashboardId: dashboard }) },
+];
 const failures = [
   { url: authorize, headers: { "Content-Type": "application/json" }, body: "{}" },
   { url: authorize, headers: { "Content-Type": "text/plain", ...authorization }, body: "{}" },
@@ -48,6 +52,6 @@ console.log(JSON.stringify({
   recorded: await sent(listed, recorded),
   tokens: await sent(listed, tokens),
   failures: await sent(listed, failures),
-  stranger: await sent(other, [recorded[0], tokens[0], failures[0], failures[1]]),
+  stranger: await sent(other, [recorded[0], ...tokens, failures[0], failures[1]]),
 }));
 await browser.close();

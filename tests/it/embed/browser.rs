@@ -11,8 +11,18 @@ use super::*;
 use crate::support::process::{Process, boldgate};
 use crate::support::upstream::{Upstream, status};
 
-/// A site with an empty page.
-async fn page() -> (Upstream, String) {
+/// The results of the script that this variable names, with these orders.
+#[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
+async fn results_of(script: &str, orders: Value) -> Value {
+    let script = std::env::var_os(script).expect("`make embed-page` sets it");
+    let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
+    let ended = tokio::task::spawn_blocking(run).await.unwrap().expect("Node is installed");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+/// A site with an empty page, and its origin.
+pub async fn page() -> (Upstream, String) {
     let page = Upstream::with_handler_for_all(|_| {
         let mut page = status(200, "<!DOCTYPE html><title>A page</title>");
         let text = String::from_utf8(page.bytes).unwrap();
@@ -26,7 +36,6 @@ async fn page() -> (Upstream, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: `make embed-page`"]
-#[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
 async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_stranger_gets_nothing() {
     let ((_one, listed), (_two, other)) = (page().await, page().await);
     let modes =
@@ -52,17 +61,14 @@ async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_strange
     let orders = json!({
         "listed": listed, "other": other, "calls": calls,
         "authorize": format!("{gateway}{AUTHORIZE}"), "token": format!("{gateway}{TOKEN}"),
+        "dashboard": DASHBOARD,
         "masked": {
             "page": format!("{gateway}/page"), "routes": routes,
             "jwt": editor.trim().strip_prefix("Authorization: Bearer ").unwrap(),
         },
         "jwt": jane.trim().strip_prefix("Authorization: Bearer ").unwrap(),
     });
-    let script = std::env::var_os("BOLDGATE_TEST_EMBED_PAGE").expect("`make embed-page` sets it");
-    let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
-    let ended = tokio::task::spawn_blocking(run).await.unwrap().expect("Node is installed");
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let results = results_of("BOLDGATE_TEST_EMBED_PAGE", orders).await;
 
     let served = results["recorded"].as_array().unwrap();
     assert_eq!(served.len(), recorded.len());
@@ -75,9 +81,13 @@ async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_strange
             assert!(body["code"].is_string(), "the page can read why: {body}");
         }
     }
-    let token = &results["tokens"][0];
-    assert_eq!(token["status"], 200, "{token}");
-    assert_eq!(token["body"].as_str().unwrap().split('.').count(), 3);
+    let [text, reply] = &results["tokens"].as_array().unwrap()[..] else { panic!("{results}") };
+    assert_eq!((&text["status"], &reply["status"]), (&json!(200), &json!(200)), "{results}");
+    let reply: Value = serde_json::from_str(reply["body"].as_str().unwrap()).unwrap();
+    for token in [&text["body"], &reply["access_token"]] {
+        assert_eq!(token.as_str().unwrap().split('.').count(), 3, "{token}");
+    }
+    assert!(reply["expires_in"].as_u64().unwrap() > 86_000, "{reply}");
     for (result, status) in results["failures"].as_array().unwrap().iter().zip([401, 415]) {
         assert_eq!(result["status"], status, "{result}");
     }
@@ -85,7 +95,7 @@ async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_strange
     for result in results["stranger"].as_array().unwrap() {
         assert!(result["error"].is_string(), "a stranger's page reads nothing: {result}");
     }
-    assert_eq!((calls, setup.targets().len()), (22, 22), "21 recorded calls and one token");
+    assert_eq!((calls, setup.targets().len()), (23, 23), "21 recorded calls and two tokens");
     // Masked mode: all data routes for the listed page and one of the gateway's own address.
     for page in ["maskedListed", "maskedOwn"] {
         let served = results[page].as_array().unwrap();
@@ -110,7 +120,6 @@ async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_strange
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: `make embed-page`"]
-#[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
 async fn the_page_that_the_demo_writes_reaches_its_render_call_at_an_address_of_the_developers() {
     let page = Arc::new(OnceLock::<String>::new());
     let served = Arc::clone(&page);
@@ -128,15 +137,11 @@ async fn the_page_that_the_demo_writes_reaches_its_render_call_at_an_address_of_
     let said = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
     let (_, after) = said.split_once(&format!("at {own}: serve ")).expect(&said);
     page.set(after.split(" there").next().unwrap().to_owned()).unwrap();
-    let script = std::env::var_os("BOLDGATE_TEST_DEMO_PAGE").expect("`make embed-page` sets it");
     let orders = json!({
         "masked": masked_page(&said), "own": format!("{own}/"), "other": format!("http://127.0.0.1:{port}/"),
         "screenshot": std::env::temp_dir().join("boldgate-demo-page.png"),
     });
-    let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
-    let ended = tokio::task::spawn_blocking(run).await.unwrap().expect("Node is installed");
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let results = results_of("BOLDGATE_TEST_DEMO_PAGE", orders).await;
     let drawn = results["own"]["text"].as_str().unwrap();
     assert!(drawn.contains("user: jane@acme.example"), "{results}");
     assert!(drawn.contains("rows: [{&Region=IN(North)}]"), "{results}");

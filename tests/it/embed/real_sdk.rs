@@ -1,7 +1,7 @@
-//! Bold BI's own embed SDK, unmodified, in headless Chromium at the pages of the demo
-//! (tests/page/sdk.mjs): in masked mode, and with the gateway as its authorization server.
-//! `make embed-sdk` runs it; `make test` skips it, because it needs a browser and the SDK, of which
-//! this repository has nothing.
+//! Bold BI's own embed SDK, unmodified, in headless Chromium (tests/page/sdk.mjs): in masked mode
+//! and with the gateway as its authorization server at the pages of the demo, and with a token of
+//! the token URL. `make embed-sdk` runs it; `make test` skips it, because it needs a browser and
+//! the SDK, of which this repository has nothing.
 
 use std::path::Path;
 use std::process::Command;
@@ -42,15 +42,37 @@ fn a_folder_of_another_layout_is_told_with_the_missing_file_and_the_layout() {
     assert_eq!(fault_of(folder.path()), None, "the control");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Chromium and the SDK: `make embed-sdk`"]
+/// The results of the script with these orders.
 #[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
-async fn the_real_sdk_reaches_its_render_call_masked_and_by_the_authorization_server() {
+async fn shown(mut orders: Value) -> Value {
     let script = std::env::var_os("BOLDGATE_TEST_SDK_PAGE").expect("`make embed-sdk` sets it");
     let folder = std::env::var("BOLDGATE_TEST_SDK").expect("`make embed-sdk` sets it");
     if let Some(fault) = fault_of(Path::new(&folder)) {
         panic!("{fault}");
     }
+    orders["folder"] = folder.into();
+    orders["versions"] = json!(VERSIONS);
+    orders["screenshots"] = json!(std::env::temp_dir());
+    let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
+    let ended = tokio::task::spawn_blocking(run).await.unwrap().expect("Node is installed");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+/// All that went to and from a page.
+fn traffic(page: &Value) -> String {
+    page["traffic"].to_string()
+}
+
+/// Whether a page asks this address for anything.
+fn asks(page: &Value, address: &str) -> bool {
+    let all = page["traffic"].as_array().unwrap();
+    all.iter().any(|one| one.as_str().unwrap().starts_with(address))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium and the SDK: `make embed-sdk`"]
+async fn the_real_sdk_reaches_its_render_call_masked_and_by_the_authorization_server() {
     let demo = Process::start(boldgate(&["demo", "--port", "0"]));
     let said = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
     let after = |name: &str| {
@@ -59,20 +81,9 @@ async fn the_real_sdk_reaches_its_render_call_masked_and_by_the_authorization_se
     };
     let authorize = said.split_whitespace().find(|word| word.ends_with("/embed/authorize"));
     let (application, bold_bi) = (after("page"), after("Bold BI"));
-    let orders = json!({
-        "application": &application, "boldBi": &bold_bi, "authorize": authorize, "folder": folder,
-        "versions": VERSIONS, "screenshots": std::env::temp_dir(),
-    });
-    let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
-    let ended = tokio::task::spawn_blocking(run).await.unwrap().expect("Node is installed");
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let demo = json!({"application": application, "boldBi": bold_bi, "authorize": authorize});
+    let results = shown(json!({"demo": demo})).await;
     let of = |way: &str| results[way].as_array().unwrap().clone();
-    let traffic = |page: &Value| page["traffic"].to_string();
-    let asks = |page: &Value, address: &str| {
-        let all = page["traffic"].as_array().unwrap();
-        all.iter().any(|one| one.as_str().unwrap().starts_with(address))
-    };
 
     let masked = of("masked");
     let versions: Vec<_> = masked.iter().map(|page| page["version"].as_str().unwrap()).collect();
@@ -102,4 +113,51 @@ async fn the_real_sdk_reaches_its_render_call_masked_and_by_the_authorization_se
         assert!(asks(page, &bold_bi) && traffic(page).contains("Bearer eyJ"), "control: {page}");
         assert_eq!(page["errors"], json!([]), "{page}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium and the SDK: `make embed-sdk`"]
+async fn the_real_sdk_reaches_its_render_call_by_a_token_of_the_token_url() {
+    let ((_one, listed), (_two, other)) = (browser::page().await, browser::page().await);
+    let setup = Setup::for_pages_of(&listed, "", "", "").await;
+    let url = format!("http://localhost:{}{TOKEN}", setup.gateway.address().port());
+    let (jane, server) = (setup.jane(), format!("{}/site/acme", setup.stand_in.url()));
+    let tokens = json!({
+        "listed": listed, "other": other, "url": url, "serverUrl": server,
+        "jwt": jane.trim().strip_prefix("Authorization: Bearer ").unwrap(),
+    });
+    let results = shown(json!({"tokens": tokens})).await;
+    let of = |way: &str| results[way].as_array().unwrap().clone();
+
+    let [oldest, newer @ ..] = &of("token")[..] else { panic!("{results}") };
+    assert_eq!(oldest["version"], "4.2.68");
+    assert_eq!(newer.len(), VERSIONS.len() - 1);
+    let body = json!({"dashboardId": DASHBOARD}).to_string();
+    let given = setup.post(TOKEN, &format!("{jane}{JSON}"), &body).await.text();
+    // The oldest has no option for a token: it makes nothing of this one, and draws nothing.
+    assert!(traffic(oldest).contains(&given), "control: {oldest}");
+    assert!(!traffic(oldest).contains(&format!("earer {given}")), "{oldest}");
+    assert_eq!((&oldest["drawn"], &oldest["text"]), (&json!([]), &json!("")), "{oldest}");
+    for page in newer {
+        let drawn = &page["drawn"].as_array().unwrap()[..];
+        let [drawn] = drawn else { panic!("one call that draws: {page}") };
+        assert_eq!(drawn["options"]["serviceAuthorizationToken"], *given, "{page}");
+        assert_eq!(page["errors"], json!([]), "{page}");
+        assert!(!traffic(page).contains("/embed/authorize"), "{page}");
+    }
+    for page in of("stranger") {
+        assert!(page["errors"][0].as_str().unwrap().contains("Failed to fetch"), "{page}");
+        assert_eq!((&page["drawn"], &page["text"]), (&json!([]), &json!("")), "{page}");
+        assert!(!traffic(&page).contains(&given), "it reads no token: {page}");
+    }
+    // All pages have the same user and dashboard, so that one token serves them.
+    let [target] = &setup.targets()[..] else { panic!("one call: {:?}", setup.targets()) };
+    let names = |name: &str| target.matches(name).count();
+    assert_eq!((names("embed_user_email="), names("embed_signature=")), (1, 1), "{target}");
+    assert!(target.contains("&embed_user_email=jane@acme.example&"), "{target}");
+    assert!(target.contains(&format!("embed_dashboard_id={DASHBOARD}&")), "{target}");
+    // Version 7.11 asks the API itself, by the token; the stand-in refuses any other.
+    let asked = setup.stand_in.last_requests();
+    let asked = asked.iter().filter(|sent| sent.target.contains("/v5.0/dashboards/")).count();
+    assert_eq!((asked, setup.stand_in.token_requests()), (1, 0));
 }
