@@ -51,10 +51,11 @@ page-short: $(target)/page/ready ## the same on a phone alone, and its actions w
 	BOLDGATE_TEST_PAGE=$(abspath $(target)/page/check.mjs) cargo test --locked --test it -- --ignored --exact \
 	    page::the_page_works_on_a_phone page::the_actions_of_the_page_change_a_real_gateway
 
-embed-page: $(target)/page/ready ## the calls of the embed SDK and the page of the demo, in headless Chromium
+embed-page: $(target)/page/ready ## the calls of the embed SDK, the page of the demo and the React component of the documents, in headless Chromium
 	.ci/need rust build chromium
-	install -m 644 tests/page/embed.mjs tests/page/demo.mjs tests/page/chromium.mjs $(target)/page
+	install -m 644 tests/page/embed.mjs tests/page/demo.mjs tests/page/react.mjs tests/page/chromium.mjs $(target)/page
 	BOLDGATE_TEST_EMBED_PAGE=$(abspath $(target)/page/embed.mjs) BOLDGATE_TEST_DEMO_PAGE=$(abspath $(target)/page/demo.mjs) \
+	    BOLDGATE_TEST_REACT_PAGE=$(abspath $(target)/page/react.mjs) \
 	    cargo test --locked --test it embed::browser:: -- --ignored
 
 # Of Bold BI's own SDK, this repository has nothing.

@@ -1,6 +1,7 @@
-//! The recorded calls of the SDK, sent by a page in headless Chromium (tests/page/embed.mjs), and
-//! the page that the demo writes (tests/page/demo.mjs). `make embed-page` runs them; `make test`
-//! skips them, because it needs no browser.
+//! The recorded calls of the SDK, sent by a page in headless Chromium (tests/page/embed.mjs), the
+//! page that the demo writes (tests/page/demo.mjs), and the React component of docs/embedding.md
+//! (tests/page/react.mjs). `make embed-page` runs them; `make test` skips them, because it needs no
+//! browser.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,6 +156,50 @@ async fn the_page_that_the_demo_writes_reaches_its_render_call_at_an_address_of_
     assert!(!loads("eyJ") && !loads("authorization\":\"Bearer"), "the page has no token");
     // The same file at another origin: it does not even read the JWT.
     assert!(!results["other"]["text"].as_str().unwrap().contains("jane"), "{results}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: `make embed-page`"]
+async fn the_react_component_of_the_documents_embeds_anew_in_time_and_unmounts_cleanly() {
+    let (_site, origin) = page().await;
+    let setup = Setup::for_pages_of(&origin, "", "", "").await;
+    let (jane, port) = (setup.jane(), setup.gateway.address().port());
+    let other = "8428c9d9-85db-418c-b877-ea4495dcddd7";
+    let bold_bi = setup.stand_in.url();
+    let orders = json!({
+        "document": concat!(env!("CARGO_MANIFEST_DIR"), "/docs/embedding.md"),
+        "site": origin, "tokens": format!("http://localhost:{port}{TOKEN}"),
+        "boldBi": format!("{bold_bi}/site/acme"), "dashboards": [DASHBOARD, other],
+        "sdk": format!("http://{}/embedded-sdk/v14.2/boldbi-embed.js", setup.stand_in.addr()),
+        "jwt": jane.trim().strip_prefix("Authorization: Bearer ").unwrap(),
+    });
+    let results = results_of("BOLDGATE_TEST_REACT_PAGE", orders).await;
+
+    // Strict mode asks twice for each mount; the dashboard is made once.
+    for (step, asked, created, destroyed) in [
+        ("mounted", 2, 1, 0),
+        ("before its time", 2, 1, 0),
+        ("signed out", 3, 1, 0),
+        ("refused", 4, 1, 0),
+        ("embedded again", 5, 2, 1),
+        ("another dashboard", 6, 3, 2),
+        ("after a long sleep", 7, 4, 3),
+        ("unmounted", 8, 4, 4),
+    ] {
+        let seen = &results["steps"][step];
+        let counts = json!([seen["asked"], seen["created"], seen["destroyed"]]);
+        assert_eq!(counts, json!([asked, created, destroyed]), "{step}: {results}");
+        let shown = seen["text"].as_str().unwrap();
+        let shows_jane = shown.contains("user: jane@acme.example");
+        assert_eq!((shows_jane, shown.is_empty()), (step != "unmounted", step == "unmounted"));
+        let told = seen["errors"].to_string();
+        let fails = ["signed out", "refused"].contains(&step);
+        assert_eq!(told.contains("is tried again soon"), fails, "{step}: {told}");
+        assert!(fails || told == "[]", "{step}: {told}");
+    }
+    assert_eq!(results["errors"], json!([]));
+    let [first, second] = &setup.targets()[..] else { panic!("{:?}", setup.targets()) };
+    assert!(first.contains(DASHBOARD) && second.contains(other), "{first} {second}");
 }
 
 /// The address of the page in masked mode, as the demo says it.
