@@ -123,7 +123,8 @@ struct LastExchange {
     outcome: String,
 }
 
-/// The calls of web pages to embed since the start, by their outcomes.
+/// The calls of web pages to embed since the start, by their outcomes, and the sessions of masked
+/// mode.
 #[derive(Debug, Serialize)]
 struct EmbedCallCounts {
     granted: u64,
@@ -132,6 +133,7 @@ struct EmbedCallCounts {
     page_refused: u64,
     user_refused: u64,
     failed: u64,
+    masked: u64,
 }
 
 impl EmbedCallCounts {
@@ -143,6 +145,7 @@ impl EmbedCallCounts {
             page_refused: metrics.embed_calls(EmbedOutcome::PageRefused),
             user_refused: metrics.embed_calls(EmbedOutcome::UserRefused),
             failed: metrics.embed_calls(EmbedOutcome::Failed),
+            masked: metrics.embed_calls(EmbedOutcome::Masked),
         }
     }
 }

@@ -164,7 +164,8 @@ async fn the_status_counts_embed_calls_of_each_tenant_and_names_what_fails() {
         tenants["tenants"][0]["embed_calls"].clone()
     };
     let none = json!({
-        "granted": 0, "cached": 0, "refused": 0, "page_refused": 0, "user_refused": 0, "failed": 0
+        "granted": 0, "cached": 0, "refused": 0, "page_refused": 0, "user_refused": 0, "failed": 0,
+        "masked": 0
     });
     assert_eq!(calls().await, none);
     assert_eq!(setup.call_with(&with_region, &query()).await.status, 200);
@@ -188,7 +189,8 @@ async fn the_status_counts_embed_calls_of_each_tenant_and_names_what_fails() {
     assert_eq!(setup.call_with(&setup.jane_with(&nobody), &query()).await.status, 200);
     assert_eq!(problems(admin).await, [refused], "Bold BI replies again");
     let expected = json!({
-        "granted": 1, "cached": 0, "refused": 1, "page_refused": 1, "user_refused": 1, "failed": 1
+        "granted": 1, "cached": 0, "refused": 1, "page_refused": 1, "user_refused": 1, "failed": 1,
+        "masked": 0
     });
     assert_eq!(calls().await, expected);
     let page = setup.gateway.telemetry.render();
@@ -198,5 +200,27 @@ async fn the_status_counts_embed_calls_of_each_tenant_and_names_what_fails() {
             format!("boldgate_embed_calls_total{{outcome=\"{outcome}\",tenant=\"acme\"}} 1"),
         ];
         assert!(one.iter().any(|line| page.contains(line)), "{outcome}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_counts_the_sessions_of_masked_mode() {
+    let mut setup = Setup::with(masked::MASKED, "").await;
+    let on = "admin: { address: \"127.0.0.1:0\", status: true }";
+    let config = setup.config.edit("admin: { address: \"127.0.0.1:0\" }", on);
+    setup.gateway = Gateway::start(&config);
+    let admin = setup.gateway.running.admin_address();
+    let (jane, svc) = (setup.jane(), setup.jane_with(&json!({"email": "svc@acme.example"})));
+    // Two requests of one user are of one session.
+    for (user, sessions) in [(&jane, 1), (&jane, 1), (&svc, 2)] {
+        let lines = format!("{user}{}", masked::SAME);
+        let response = masked::send(&setup, "POST", masked::LOAD, &lines, "{}").await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        let calls = read_json(admin, "/api/v1/tenants").await["tenants"][0]["embed_calls"].clone();
+        let expected = json!({
+            "granted": 0, "cached": 0, "refused": 0, "page_refused": 0, "user_refused": 0,
+            "failed": 0, "masked": sessions
+        });
+        assert_eq!(calls, expected);
     }
 }

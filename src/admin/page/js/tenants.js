@@ -24,10 +24,10 @@ function lastExchange({ last_exchange: of }) {
 
 function embedCalls(of) {
   const words = [["granted", ""], ["cached", ""], ["refused", "warn"], ["page_refused", "warn"], ["user_refused", "warn"],
-    ["failed", "bad"]];
+    ["failed", "bad"], ["masked", "", "in masked mode"]];
   const shown = words.filter(([name]) => of[name] > 0);
   if (shown.length === 0) return element("span", "none", "dim");
-  const parts = shown.map(([name, kind]) => element("span", `${number(of[name])} ${name.replace("_", " ")}`, kind));
+  const parts = shown.map(([name, kind, label = name.replace("_", " ")]) => element("span", `${number(of[name])} ${label}`, kind));
   return around("span", parts.flatMap((part, index) => (index > 0 ? [" · ", part] : [part])));
 }
 
