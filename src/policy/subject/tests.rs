@@ -43,6 +43,8 @@ fn a_claim_names_the_user_as_it_stands_within_the_domains() {
         (json!({"email": "Jane <jane@acme.example>"}), SubjectError::Malformed),
         (json!({"email": "\"a b\"@acme.example"}), SubjectError::Malformed),
         (json!({"email": "jane@[192.0.2.1]"}), SubjectError::Malformed),
+        (json!({"email": "jürgen@acme.example"}), SubjectError::Malformed),
+        (json!({"email": "jane@bücher.example"}), SubjectError::Malformed),
         (json!({"email": "jane@acme.example.evil.example"}), SubjectError::Domain),
         (json!({"email": "jane@evilacme.example"}), SubjectError::Domain),
         (json!({"email": "jane@sub.acme.example"}), SubjectError::Domain),
