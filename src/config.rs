@@ -32,6 +32,7 @@ mod cors;
 mod credentials;
 mod effective;
 mod embed;
+mod embed_claims;
 mod excerpt;
 mod explained;
 mod field;

@@ -14,6 +14,7 @@ use crate::caller::{
 use crate::policy::Rules;
 use crate::throttle::Allowance;
 
+use super::embed_claims::EmbedCallers;
 use super::field::{Field, Named, some};
 use super::file;
 use super::finding::Noted;
@@ -58,6 +59,7 @@ impl Check<'_> {
         let mut known = Known::default();
         let (mut rules, mut anonymous) = (HashMap::new(), None);
         let (mut allowances, mut anonymous_allowance) = (Vec::new(), None);
+        let mut embedding = EmbedCallers::default();
         for (name, caller) in callers.given().into_iter().flat_map(|c| c.0) {
             let at = at.key(&name);
             let _ = self.name(&at, &name);
@@ -67,6 +69,7 @@ impl Check<'_> {
             let may = std::mem::take(&mut caller.may);
             let may_not = std::mem::take(&mut caller.may_not);
             let own = self.rules(&at, may, may_not, proofs, tenants);
+            embedding.add(&own, proofs.jwt);
             let limits = std::mem::take(&mut caller.limits);
             let allowance = self.allowance(&at.key("limits"), limits).ok().flatten();
             if name == ANONYMOUS {
@@ -85,6 +88,7 @@ impl Check<'_> {
             allowances.extend(allowance.map(|allowance| (name.clone(), allowance)));
             rules.insert(name, own);
         }
+        self.warn_of_claims(root, tenants, &embedding);
         let key_header = self.key_header(&root.key("api_key_header"), key_header);
         let auth = key_header.map(|header| {
             CallerAuth::new(known.keys.into_values(), header, known.jwts)

@@ -29,8 +29,19 @@ pub struct EmbedSettings {
 impl EmbedSettings {
     /// The names of all values, for the audit log.
     pub fn value_names(&self) -> impl Iterator<Item = &str> {
-        let all = self.filters.iter().chain(&self.parameters).chain(&self.attributes);
-        all.map(|value| value.name.as_str())
+        self.values().map(|value| value.name.as_str())
+    }
+
+    /// The claims that callers need, once for each value.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.values().filter_map(|value| match &value.source {
+            ValueSource::Claim(claim) => Some(claim.as_str()),
+            ValueSource::Fixed(_) => None,
+        })
+    }
+
+    fn values(&self) -> impl Iterator<Item = &EmbedValue> {
+        self.filters.iter().chain(&self.parameters).chain(&self.attributes)
     }
 }
 

@@ -400,9 +400,14 @@ impl FoundTenants {
         &self.allowances
     }
 
+    /// All tenants; none if some could not be read.
+    pub(in crate::config) fn iter(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenants.iter().flat_map(Tenants::iter)
+    }
+
     /// The hosts by which tenants are found.
     pub(in crate::config) fn hosts(&self) -> impl Iterator<Item = &String> {
-        self.tenants.iter().flat_map(Tenants::iter).flat_map(|tenant| &tenant.hosts)
+        self.iter().flat_map(|tenant| &tenant.hosts)
     }
 
     /// The hosts of the tenants on a server; `None` if no tenant is on it. Where the tenants could
