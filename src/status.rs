@@ -25,7 +25,7 @@ pub use issuers::IssuerStatus;
 pub use problems::Problem;
 use samples::Samples;
 pub use samples::{RequestSamples, SAMPLE_PERIOD};
-pub use servers::{AddressStatus, ServerStatus};
+pub use servers::{AddressStatus, PassedStatus, ServerStatus};
 use store::TokenStoreStatus;
 pub use tenants::{BadQuery, TenantPage, TenantQuery, TenantState, TenantStatus};
 

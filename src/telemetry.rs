@@ -30,6 +30,7 @@ mod metrics;
 mod outcome;
 mod outcome_counts;
 mod page;
+mod passed_requests;
 mod process;
 mod readings;
 mod reason;
@@ -70,6 +71,7 @@ pub use outcome::{
     EmbedOutcome, ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome, TokenOrigin,
 };
 pub use page::{MetricsPage, PageFormat};
+pub use passed_requests::{PassedKind, PassedTotals};
 use process::ProcessMetrics;
 pub use readings::{LabelledValue, Reading, Readings};
 pub use reason::{Reason, Refusals};

@@ -9,7 +9,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 
 use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, runtime};
-use crate::boldbi::designer_path;
+use crate::boldbi::{caller_url, designer_path};
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
 use crate::config::{
     ExplainedKey, ExplainedTenant, KeyOrigin, ListenAddress, ListenerSettings, Settings,
@@ -273,6 +273,8 @@ fn print_passage(passage: &Passage) -> Result<(), Failure> {
     };
     print_page(data.page.as_ref())?;
     print(&format!("tenant:    {}", data.tenant.name))?;
+    // The header of the client may have named the address of the gateway.
+    print(&format!("Caller:    {}", caller_url(&data.tenant)))?;
     print(if data.authorization.is_some() {
         "decision:  passed on, with the client's own Authorization header"
     } else {

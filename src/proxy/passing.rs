@@ -64,7 +64,7 @@ impl Proxy {
     }
 
     /// The server of this name that is passed on.
-    pub(super) fn passed_server(&self, name: Option<&str>) -> Option<&PassedUpstream> {
+    pub fn passed_server(&self, name: Option<&str>) -> Option<&PassedUpstream> {
         let mut passed = self.passed.iter();
         name.and_then(|name| passed.find(|passed| passed.upstream().server().name == name))
     }

@@ -18,8 +18,8 @@ use crate::refusal::Refusal;
 use crate::request::{METHODS, Target, without_names};
 use crate::telemetry::{
     AccessLine, AccessLog, AuditClient, AuditEmbed, AuditEvent, AuditLine, AuditLog, EmbedOutcome,
-    EndedRequest, Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics,
-    TokenOrigin,
+    EndedRequest, PassedKind, Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry,
+    TenantMetrics, TokenOrigin,
 };
 use crate::tenant::{EmbedMode, Server, TenantName};
 use crate::traceparent::{TRACEPARENT, TraceParent};
@@ -52,7 +52,7 @@ pub(super) struct Record {
     caller: Option<CallerName>,
     granted: Option<Granted>,
     /// The server that it is passed on to, without being admitted.
-    passed: Option<Arc<Server>>,
+    passed: Option<(Arc<Server>, PassedKind)>,
     /// The call of a web page that the gateway answers. In a box, because it is rare.
     embed: Option<Box<Embedding>>,
     metrics: Option<Arc<TenantMetrics>>,
@@ -271,7 +271,9 @@ impl Record {
 
     /// Records a request that goes on without a token of ours.
     pub(super) fn passed(&mut self, passage: &Passage) {
-        self.passed = Some(Arc::clone(&passage.server));
+        let is_data = passage.data.is_some();
+        let kind = if is_data { PassedKind::DataRequest } else { PassedKind::StaticFile };
+        self.passed = Some((Arc::clone(&passage.server), kind));
         if let Some(data) = &passage.data {
             self.tenant = Some(data.tenant.name.clone());
             self.page = data.page.clone().map(Box::new);
@@ -283,7 +285,7 @@ impl Record {
 
     /// The name of the server that it is passed on to.
     pub(super) fn passed_server(&self) -> Option<&str> {
-        self.passed.as_ref().map(|server| &*server.name)
+        self.passed.as_ref().map(|(server, _)| &*server.name)
     }
 
     /// Records the embed call of a web page, once its body was read.
@@ -442,6 +444,7 @@ impl Record {
         metrics.request(self.outcome, duration);
         routes.ended(&EndedRequest {
             class: self.granted.as_ref().map(|granted| granted.class as usize),
+            passed: self.passed.as_ref().map(|(_, kind)| *kind),
             outcome: self.outcome,
             status: self.status.map(|status| status.as_u16()),
             duration,

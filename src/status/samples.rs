@@ -301,6 +301,7 @@ mod tests {
         let metrics = telemetry.server("main");
         let ended = |outcome, milliseconds| {
             metrics.routes.ended(&EndedRequest {
+                passed: None,
                 class: None,
                 outcome,
                 status: Some(200),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::samples::{RequestSamples, Samples};
-use crate::proxy::{AddressState, Proxy, TenantUpstream, Upstream};
-use crate::telemetry::Telemetry;
+use crate::proxy::{AddressState, PassedUpstream, Proxy, TenantUpstream, Upstream};
+use crate::telemetry::{PassedTotals, Telemetry};
 use crate::token::initial_exchanges;
 
 /// A server.
@@ -30,7 +30,20 @@ pub struct ServerStatus {
     max_exchanges: usize,
     /// Whether the breaker of the token endpoint is open.
     breaker_open: bool,
+    /// The requests that listeners pass on to it (`ui: pass`); `None` if no listener does.
+    ui: Option<PassedStatus>,
     samples: Option<RequestSamples>,
+}
+
+/// The requests passed on to a server without a token of the gateway, since its start.
+#[derive(Debug, Serialize)]
+pub struct PassedStatus {
+    static_files: u64,
+    data_requests: u64,
+    /// Of both kinds, those that failed in the gateway, at the server or on the way.
+    failed: u64,
+    /// Most connections for them.
+    max_connections: usize,
 }
 
 /// An address of a server.
@@ -75,12 +88,17 @@ pub(super) fn servers(
         by_name.entry(&upstream.server().name).or_insert((upstream, 0)).1 += 1;
     }
     let all = by_name.into_values();
-    all.map(|(upstream, tenants)| server(upstream, tenants, telemetry, samples)).collect()
+    let server = |(upstream, tenants): (&Upstream, usize)| {
+        let ui = proxy.passed_server(Some(&upstream.server().name)).map(PassedStatus::of);
+        server(upstream, tenants, ui, telemetry, samples)
+    };
+    all.map(server).collect()
 }
 
 fn server(
     upstream: &Upstream,
     tenants: usize,
+    ui: Option<PassedStatus>,
     telemetry: &Telemetry,
     samples: &Samples,
 ) -> ServerStatus {
@@ -104,7 +122,16 @@ fn server(
         ),
         max_exchanges: server.max_exchanges,
         breaker_open: endpoint.is_some_and(|endpoint| endpoint.breaker_open.get() == 1),
+        ui,
         samples: samples.server(&server.name),
+    }
+}
+
+impl PassedStatus {
+    fn of(passed: &PassedUpstream) -> Self {
+        let totals = passed.upstream().routes().passed().unwrap_or_default();
+        let PassedTotals { static_files, data_requests, failed } = totals;
+        Self { static_files, data_requests, failed, max_connections: passed.limit() }
     }
 }
 

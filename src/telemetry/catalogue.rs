@@ -5,8 +5,8 @@ use strum::VariantArray;
 
 use super::{
     ActionMetrics, ActionOutcome, DescriptorUse, EmbedOutcome, ExchangeOutcome, HandshakeFailure,
-    ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome, RequestOutcome, STATUS_CLASSES, SpanDrop,
-    StoreOutcome,
+    PassedKind, ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome, RequestOutcome,
+    STATUS_CLASSES, SpanDrop, StoreOutcome,
 };
 
 /// A metric as the document describes it.
@@ -58,8 +58,10 @@ const TENANT: MetricLabel = named("tenant", "a tenant, or `_all` of them");
 const ONE_TENANT: MetricLabel = named("tenant", "a tenant");
 const SERVER: MetricLabel = named("server", "a server");
 const CALLER: MetricLabel = named("caller", "a caller");
-const TENANT_OR_NONE: MetricLabel =
-    named("tenant", "a tenant, `_all` of them, or `_none` before it is known");
+const TENANT_OR_NONE: MetricLabel = named(
+    "tenant",
+    "a tenant, `_all` of them, or `_none` before it is known, and for static files",
+);
 const SERVER_OR_NONE: MetricLabel = named("server", "a server, or `_none` before it is known");
 const CLASS: MetricLabel = words_of("class", || ROUTE_CLASSES.to_vec());
 const ROUTE: &[MetricLabel] = &[SERVER_OR_NONE, CLASS];
@@ -99,6 +101,17 @@ const REQUESTS: &[DescribedMetric] = &[
         ],
         look_at: "the fraction of `5xx`; `outcome` tells whether Bold BI (`upstream_server_error`) or \
                   the gateway (`failed`) responded",
+    },
+    DescribedMetric {
+        name: "boldgate_passed_requests",
+        labels: &[
+            SERVER,
+            words_of("kind", words::<PassedKind>),
+            words_of("outcome", words::<RequestOutcome>),
+        ],
+        look_at: "only for servers that a listener names under `ui`; `upstream_client_error` of \
+                  `data_request`: Bold BI refuses the token of the page, of `static_file`: it has no \
+                  such file. The metrics beside count these requests with the class `_none`",
     },
     DescribedMetric {
         name: "boldgate_http_requests_in_flight",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use once_cell::race::OnceBox;
 use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -15,6 +16,7 @@ use strum::{EnumCount, VariantArray};
 use super::RequestOutcome;
 use super::histogram::{DurationCounts, DurationHistogram, REQUEST_BUCKETS};
 use super::outcome::NONE;
+use super::passed_requests::{PassedCounts, PassedKind, PassedTotals};
 
 /// The label values of route classes, from harmless to dangerous, then that of the gateway's own
 /// endpoints, then that of no known class.
@@ -27,6 +29,8 @@ pub const STATUS_CLASSES: [&str; 6] = [NONE, "1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug)]
 pub struct RouteMetrics {
     classes: [ClassMetrics; ROUTE_CLASSES.len()],
+    /// The requests that are passed on without a token of ours; made once a listener does so.
+    passed: OnceBox<PassedCounts>,
 }
 
 #[derive(Debug)]
@@ -40,6 +44,8 @@ struct ClassMetrics {
 pub struct EndedRequest {
     /// Its route class, as an index of [`ROUTE_CLASSES`]; `None` if it is not known.
     pub class: Option<usize>,
+    /// Set if it was passed on without a token of ours.
+    pub passed: Option<PassedKind>,
     /// How it ended.
     pub outcome: RequestOutcome,
     /// The status that the client got; `None` if nothing was sent.
@@ -93,7 +99,18 @@ impl RouteMetrics {
                     DurationHistogram::new(&ADDED_BUCKETS),
                 ],
             }),
+            passed: OnceBox::new(),
         }
+    }
+
+    /// Exports the requests that are passed on to the server, from 0 on.
+    pub fn export_passed(&self) {
+        self.passed.get_or_init(Box::default);
+    }
+
+    /// The requests passed on to the server so far; `None` if no listener has passed it on.
+    pub fn passed(&self) -> Option<PassedTotals> {
+        self.passed.get().map(PassedCounts::totals)
     }
 
     /// Counts a request.
@@ -103,6 +120,9 @@ impl RouteMetrics {
         let by_status = &class.requests[request.outcome as usize];
         by_status[if status < by_status.len() { status } else { 0 }].fetch_add(1, Relaxed);
         class.durations[Times::Request as usize].observe(request.duration);
+        if let Some(kind) = request.passed {
+            self.passed.get_or_init(Box::default).ended(kind, request.outcome);
+        }
         if let Some(times) = request.responded {
             class.durations[Times::Upstream as usize].observe(times.upstream);
             class.durations[Times::Added as usize].observe(times.added);
@@ -129,6 +149,11 @@ impl RouteFamilies {
             "route_requests",
             "Requests by server, route class, outcome and class of the status",
             RequestCounts(routes.clone()),
+        );
+        registry.register(
+            "passed_requests",
+            "Requests passed on to a server without a token of the gateway (`ui: pass`), by kind and outcome",
+            PassedRequests(routes.clone()),
         );
         for (name, help, times) in [
             (
@@ -196,6 +221,22 @@ impl EncodeMetric for RequestCounts {
                 }
             }
             Ok(())
+        })
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+}
+
+#[derive(Debug)]
+struct PassedRequests(RouteFamilies);
+
+impl EncodeMetric for PassedRequests {
+    fn encode(&self, mut encoder: MetricEncoder) -> std::fmt::Result {
+        self.0.0.read().iter().try_for_each(|(server, metrics)| match metrics.passed.get() {
+            Some(passed) => passed.encode(server, &mut encoder),
+            None => Ok(()),
         })
     }
 

@@ -26,7 +26,7 @@ mod prometheus;
 mod tenants;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 21] = [
+const SEEN_ELSEWHERE: [(&str, &str); 22] = [
     (
         "boldgate_tenant_request_duration_seconds",
         "the_first_tenants_with_traffic_have_a_histogram_if_the_configuration_says_so",
@@ -91,6 +91,10 @@ const SEEN_ELSEWHERE: [(&str, &str); 21] = [
     (
         "boldgate_token_store_request_duration_seconds",
         "the_metrics_of_the_store_show_its_requests_and_whether_it_is_used",
+    ),
+    (
+        "boldgate_passed_requests",
+        "requests_that_are_passed_on_are_counted_by_server_kind_and_outcome",
     ),
     ("boldgate_config_reloads", "an_unusable_change_alters_nothing_and_is_reported_with_its_place"),
 ];

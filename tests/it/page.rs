@@ -88,6 +88,7 @@ impl Eventful {
             for site in ["site2", "site5", "site6", "site7"] {
                 get(site, "").await;
             }
+            self.gateway.get("/bi/cdn/css/font-server.min.css").await;
             // It goes on without a token of ours, to a server that is away.
             get("site5", "Authorization: Bearer own\r\n").await;
             let known = self.gateway.running.addresses()[1].to_string();
@@ -180,14 +181,14 @@ fn certificate(files: &Files) {
 
 const EVENTFUL: &str = "
 listeners:
-  - { address: \"127.0.0.1:0\", callers: anonymous, hosts: [gw.example] }
+  - { address: \"127.0.0.1:0\", callers: anonymous, hosts: [gw.example], ui: [main] }
   - { address: \"127.0.0.1:0\", callers: required }
   - address: \"127.0.0.1:0\"
     callers: required
     tls: { certificate_file: DIR/tls.crt, key_file: DIR/tls.key }
 admin: { address: \"127.0.0.1:0\", status: true }
 servers:
-  main: { url: \"http://BOLDBI/bi\" }
+  main: { url: \"http://BOLDBI/bi\", ui: pass }
   west: { url: \"http://AWAY/bi\", max_connections: 50 }
 token_store:
   redis: { url: \"redis://AWAY\" }

@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::jwt::odd_spellings;
 use crate::support::client::Response;
 use crate::support::edit::Edit;
-use crate::support::files::Files;
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::{Provider, bearer};
-use crate::support::process::run;
 use crate::support::upstream::{RawResponse, Request, Upstream};
+
+mod operators;
 
 const ROWS: &str = include_str!("../embed/ui-routes.json");
 const DATA: &str = "/bi/designer/v1.0/design/loadwidgetdata";
@@ -41,13 +41,16 @@ impl Setup {
 
     /// With these settings of the server and of the first listener. The second one passes nothing.
     async fn with(server: &str, listener: &str) -> Self {
-        let upstream = Upstream::with_handler_for_all(open_to_all).await;
+        Self::at(Upstream::with_handler_for_all(open_to_all).await, server, listener)
+    }
+
+    fn at(upstream: Upstream, server: &str, listener: &str) -> Self {
         let (key, provider) = (ApiKey::generate().unwrap(), Provider::new());
         let config = format!(
             "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required, hosts: [gw], {listener} }}
   - {{ address: \"127.0.0.1:0\", callers: required, hosts: [gw] }}
-admin: {{ address: \"127.0.0.1:0\" }}
+admin: {{ address: \"127.0.0.1:0\", status: true }}
 servers:
   main: {{ url: \"http://{}/bi\", {server} }}
 tenants:
@@ -286,36 +289,6 @@ async fn pages_of_the_data_service_are_those_of_the_tenant_that_caller_names() {
     let lines = "Origin: https://evil.example\r\nSec-Fetch-Site: cross-site\r\n";
     let response = setup.send("GET", "/bi/user-interface/fonts", lines).await;
     assert_eq!((response.status, response.header("access-control-allow-origin")), (200, vec!["*"]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn explain_shows_what_is_passed_on() {
-    let setup = Setup::new().await;
-    let files = Files::new();
-    files.write("secret", "canary-secret-of-explain");
-    let secret = files.path("secret").display().to_string();
-    files.write("boldgate.yaml", &setup.config.edit("SECRET_FILE", &secret));
-    let config = files.path("boldgate.yaml").to_str().unwrap().to_owned();
-    let explain = |arguments: &[&str]| {
-        let all = [&["explain"], arguments, &["-H", "Host: gw", "--config", &config]].concat();
-        run(&all)
-    };
-    let ended = explain(&["GET", "/bi/cdn/x.js"]);
-    assert!(
-        ended.stdout.contains("passed on as a static file"),
-        "{}{}",
-        ended.stdout,
-        ended.stderr
-    );
-    let (caller, own) = (setup.caller("acme"), OWN.trim());
-    let ended = explain(&["POST", DATA, "-H", caller.trim(), "-H", own]);
-    for line in ["tenant:    acme", "passed on, with the client's own Authorization header"] {
-        assert!(ended.stdout.contains(line), "{line}: {}", ended.stdout);
-    }
-    let ended = explain(&["POST", DATA, "-H", own]);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.stdout.contains("refused, 403 embed_value_refused"), "{}", ended.stdout);
-    setup.upstream.seen.assert_untouched("explain");
 }
 
 #[test]

@@ -110,7 +110,7 @@ async function everyState() {
       "secret unreadable", "never used", "✕ The breaker is open", "ejected", "it cannot be connected to", "Requests a second",
       "3 days", "certificate_file", "gw.example", "✓ fixed", "✕ no keys", "Connection refused", "applied", "✕ refused",
       "tenants.acme.site: found", "generation 2", "the log level is debug", "max_connections: 1024", "callers required",
-      "API key", "caller batch", "▲ away", "Breaker opened", "1, number 1 seals", "the token store cannot be used since", "embed_secret · azure_ad", "password · local",
+      "API key", "caller batch", "▲ away", "Breaker opened", "(ui: pass): 3 static files, 0 data requests", "1, number 1 seals", "the token store cannot be used since", "embed_secret · azure_ad", "password · local",
     ]) assert(text.includes(words), `the page shows \`${words}\`; it shows ${text}`);
     assert(await page.locator("#tenant-rows .spark").count() > 0, "a tenant has a sparkline");
     assert(await page.locator("#server-cards .spark").count() >= 2, "a server has sparklines");

@@ -19,6 +19,7 @@ pub struct PassedUpstream {
 impl PassedUpstream {
     /// At most half of the connections to a server.
     pub fn new(upstream: Arc<Upstream>) -> Self {
+        upstream.routes().export_passed();
         let limit = (upstream.server().max_connections / 2).max(1);
         Self { upstream, limit }
     }
@@ -26,6 +27,11 @@ impl PassedUpstream {
     /// The connections to the server.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
+    }
+
+    /// Most connections at the same time.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// A session to the server: see [`super::TenantUpstream::lease`].

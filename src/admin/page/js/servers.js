@@ -24,6 +24,11 @@ function serverCard(of) {
     use("Connections", of.connections, of.max_connections, 0),
     use("Exchanges", of.exchanges_running, of.exchanges_limit, of.exchanges_waiting),
   ], "uses"));
+  if (of.ui) {
+    const passed = [counted(of.ui.static_files, "static file"), counted(of.ui.data_requests, "data request")].join(", ");
+    const failed = of.ui.failed > 0 ? `, ${number(of.ui.failed)} of them failed` : "";
+    parts.push(element("p", `Passed on for pages (ui: pass): ${passed}${failed}`, of.ui.failed > 0 ? "bad" : "dim"));
+  }
   if (of.breaker_open) parts.push(element("p", "✕ The breaker is open: exchanges are held back, because the last ones failed.", "bad"));
   const list = of.addresses.map((one) => {
     const healthy = one.state === "healthy";
