@@ -25,7 +25,10 @@ pub use exchange::{BoldBi, BoldBiError, Exchanged, InTurn};
 pub use fault::{ConnectionFault, hint, is_about_tenant};
 pub use in_rotation::{hint_in_rotation, may_be_by_secret};
 pub use personal_token::{token_end, token_names_another};
-pub use probe::{HARMLESS_ROUTE, INSTALLATION_ROUTE, Probe, ProbeError, ProbeResponse};
+pub use probe::{
+    HARMLESS_DATA_ROUTE, HARMLESS_ROUTE, INSTALLATION_ROUTE, Probe, ProbeError, ProbeResponse,
+    STATIC_FILE,
+};
 pub use redirect::RedirectTarget;
 pub use routes::ROUTES;
 pub use urls::{api_base, embed_url, token_url};

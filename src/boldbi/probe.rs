@@ -29,6 +29,14 @@ pub const HARMLESS_ROUTE: &str = "/v4.0/dashboards/favorite";
 /// site administration.)
 pub const INSTALLATION_ROUTE: &str = "/v2.0/tenants";
 
+/// The route of the data service that a diagnosis asks for: the formats of the user's language,
+/// which changes nothing.
+pub const HARMLESS_DATA_ROUTE: &str = "/v1.0/design/getlocalizationformat/";
+
+/// A static file, below the path of the server's URL, which all recorded versions of the embed SDK
+/// have loaded (4.2 to 14.2).
+pub const STATIC_FILE: &str = "/cdn/css/font-server.min.css";
+
 /// Examines one server.
 pub struct Probe {
     server: Arc<Server>,
@@ -111,7 +119,7 @@ impl Probe {
     }
 
     /// The head of the response to a POST of nothing to a `path` of the data service, as the
-    /// gateway sends it in masked mode for `tenant`, the server's.
+    /// gateway sends it in masked mode for `tenant`, the server's; with `token` if there is one.
     ///
     /// # Errors
     /// As [`Probe::get`].
@@ -119,13 +127,13 @@ impl Probe {
         &self,
         tenant: &Tenant,
         path: &str,
-        token: &AccessToken,
+        token: Option<&AccessToken>,
     ) -> Result<ProbeResponse, ProbeError> {
         let headers = masked_headers(tenant, &HeaderMap::new(), true);
         let request = headers
             .iter()
             .fold(Request::post(path), |request, (name, value)| request.header(name, value));
-        self.ask(&self.fetcher, self.server.tls, request, Some(token)).await
+        self.ask(&self.fetcher, self.server.tls, request, token).await
     }
 
     /// Whether plain HTTP is spoken at the host and port of a server with TLS.
@@ -258,6 +266,7 @@ mod tests {
 
     use super::*;
     use crate::boldbi::test_support::server;
+    use crate::policy::UiRoute;
 
     fn response(status: u16, fields: &[(HeaderName, &str)]) -> ProbeResponse {
         let field = |(name, value): &(HeaderName, &str)| {
@@ -291,6 +300,15 @@ mod tests {
     fn the_harmless_route_only_reads() {
         let class = (super::super::ROUTES.classify)(&http::Method::GET, HARMLESS_ROUTE);
         assert_eq!(class, crate::policy::RouteClass::Read);
+    }
+
+    #[test]
+    fn the_paths_of_a_server_that_is_passed_on_are_some_that_a_listener_passes_on() {
+        let kind = |method, path: &str| (super::super::ROUTES.ui)(method, "/bi", path);
+        let file = format!("/bi{STATIC_FILE}");
+        assert_eq!(kind(&http::Method::GET, &file), Some(UiRoute::File));
+        let data = format!("/bi/designer{HARMLESS_DATA_ROUTE}");
+        assert_eq!(kind(&http::Method::POST, &data), Some(UiRoute::Data));
     }
 
     #[test]

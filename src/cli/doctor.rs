@@ -27,6 +27,7 @@ mod report;
 mod server;
 mod store;
 mod tenant;
+mod ui;
 
 /// Examine the whole way to Bold BI, step by step, and say what to do about the first broken step
 #[derive(Debug, clap::Args)]
@@ -191,7 +192,8 @@ Steps of this machine: configuration, files, descriptors, traces (one export wit
 connection to the token store, the right to each command that the gateway sends, the master that sentinels \
 name, its version, the time of a request, and a value that ends by itself), issuers (one fetch of each key \
 set). A store at fault is a warning: the gateway serves without it. Of each \
-server: dns, tcp, tls, http, clock, url, health. Of each tenant: exchange (one login), request (one GET of \
+server: dns, tcp, tls, http, clock, url, health, and where a listener names it under `ui`: static_file (one \
+GET), data_service (one POST without a token). Of each tenant: exchange (one login), request (one GET of \
 the user's own favourites). Steps that need a failed one are skipped. No step changes anything in Bold BI, \
 and no secret is printed. It reads the files alone: it does not know what an operator has changed at a running \
 gateway, such as a tenant that is disabled there, see `boldgate status`.

@@ -3,7 +3,7 @@
 
 use super::exchange::RunFacts;
 use super::report::Steps;
-use crate::boldbi::designer_path;
+use crate::boldbi::{HARMLESS_DATA_ROUTE, designer_path};
 use crate::tenant::Tenant;
 use crate::token::AccessToken;
 
@@ -14,9 +14,9 @@ pub(super) async fn ask(
     tenant: &Tenant,
     token: &AccessToken,
 ) {
-    let path = designer_path(&tenant.server, ROUTE);
+    let path = designer_path(&tenant.server, HARMLESS_DATA_ROUTE);
     let said = format!("POST {path} with the token");
-    match facts.probe.data_service(tenant, &path, token).await {
+    match facts.probe.data_service(tenant, &path, Some(token)).await {
         Ok(response) => match response.status.as_u16() {
             200..300 if !response.is_html => {
                 steps.ok("masked", format!("{said}: status {}", response.status.as_u16()));
@@ -35,7 +35,6 @@ pub(super) async fn ask(
     }
 }
 
-const ROUTE: &str = "/v1.0/design/getlocalizationformat/";
 const NOT_THERE: &str = "masked mode needs the path `/designer` beside `/api` of the same URL: pass it through the proxy in \
                          front of Bold BI; Bold BI Cloud has it at another host, where masked mode cannot be had";
 const REFUSED: &str = "compare *Site Domain* in Bold BI's site management (Edit Site) with the server's `url`, \

@@ -1,6 +1,6 @@
 //! The examination of many servers and tenants at the same time, within bounds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub(super) struct Examination {
     /// The file of the secret that is tried instead of a configured one.
     new_secret: Option<PathBuf>,
     resume: ResumeCommand,
+    /// The names of the servers that listeners pass on.
+    passed: HashSet<String>,
     deadline: Instant,
     limit: Duration,
     progress: Progress,
@@ -61,7 +63,18 @@ impl Examination {
         let deadline = Instant::now() + limit;
         let progress = Progress::default();
         let resume = settings.resume.clone();
-        Ok(Arc::new(Self { bold_bi, only_named, new_secret, resume, deadline, limit, progress }))
+        let passed = settings.listeners.iter().filter_map(|listener| listener.terms.ui.as_ref());
+        let passed = passed.flat_map(|ui| ui.iter()).map(|server| server.name.clone()).collect();
+        Ok(Arc::new(Self {
+            bold_bi,
+            only_named,
+            new_secret,
+            resume,
+            passed,
+            deadline,
+            limit,
+            progress,
+        }))
     }
 
     pub(super) async fn run(
@@ -109,10 +122,11 @@ impl Examination {
     ) -> (Examined, Vec<Examined>) {
         let probe = self.bold_bi.probe(server).expect("each server has a client");
         let sample = permits.first().map(|permit| Arc::clone(permit.tenant()));
-        let examined = server::examine(&probe, server, sample.as_deref());
+        let is_passed = self.passed.contains(&server.name);
+        let examined = server::examine(&probe, server, sample.as_deref(), is_passed);
         let (steps, own_address) = match timeout_at(self.deadline, examined).await {
             Ok(examined) => examined,
-            Err(_) => (self.too_late(&server::STEPS), None),
+            Err(_) => (self.too_late(&server::all_steps(is_passed)), None),
         };
         let way = server::is_usable(&steps).then_some(Way { own_address });
         let tenants = self.tenants(server, permits, way).await;

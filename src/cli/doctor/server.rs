@@ -10,27 +10,30 @@ use tokio::time::timeout;
 use super::quantity::span;
 use super::remedy;
 use super::report::{Status, Steps};
+use super::ui;
 use crate::boldbi::{Probe, ProbeError, ProbeResponse, RedirectTarget, api_base};
 use crate::fetch::{TcpConnection, TlsPeer};
 use crate::tenant::{HostPort, Server, Tenant};
 use crate::trust::CertificateInfo;
 
 /// Examines `server`. A step that fails ends it, except the last ones, without which exchanges can
-/// work. `sample` is a tenant of the server, whose token endpoint is looked for. Besides the steps,
-/// it returns the address of this machine in connections with the server, if there was one.
+/// work. `sample` is a tenant of the server, whose token endpoint is looked for. `is_passed` tells
+/// whether a listener passes the server on. Besides the steps, it returns the address of this
+/// machine in connections with the server, if there was one.
 pub(super) async fn examine(
     probe: &Probe,
     server: &Server,
     sample: Option<&Tenant>,
+    is_passed: bool,
 ) -> (Steps, Option<IpAddr>) {
     let mut steps = Steps::default();
-    let mut exam = Exam { probe, server, own_address: None };
+    let mut exam = Exam { probe, server, is_passed, own_address: None };
     if exam.run(&mut steps, sample).await.is_none() {
         let because = match steps.failure() {
             Some(step) => format!("`{step}` failed"),
             None => "not needed".to_owned(),
         };
-        steps.skip_rest(&STEPS, &because);
+        steps.skip_rest(&all_steps(is_passed), &because);
     }
     (steps, exam.own_address)
 }
@@ -51,6 +54,7 @@ enum Shown {
 struct Exam<'e> {
     probe: &'e Probe,
     server: &'e Server,
+    is_passed: bool,
     /// The address of this machine in connections with the server.
     own_address: Option<IpAddr>,
 }
@@ -67,6 +71,9 @@ impl Exam<'_> {
         clock(steps, &response);
         self.url(steps, sample).await?;
         self.health(steps, &response);
+        if self.is_passed {
+            ui::examine(steps, self.probe, self.server, sample).await;
+        }
         Some(())
     }
 
@@ -387,10 +394,15 @@ fn clock(steps: &mut Steps, response: &ProbeResponse) {
     }
 }
 
-/// All steps, in their order.
-pub(super) const STEPS: [&str; 7] = ["dns", "tcp", "tls", "http", "clock", "url", "health"];
+/// All steps of a server, in their order.
+pub(super) fn all_steps(is_passed: bool) -> Vec<&'static str> {
+    let of_ui: &[_] = if is_passed { &ui::STEPS } else { &[] };
+    [&STEPS[..], of_ui].concat()
+}
+
+const STEPS: [&str; 7] = ["dns", "tcp", "tls", "http", "clock", "url", "health"];
 /// Steps whose failure does not keep exchanges from working.
-const NOT_FATAL: [&str; 2] = ["clock", "health"];
+const NOT_FATAL: [&str; 4] = ["clock", "health", "static_file", "data_service"];
 /// The path of a usual `url`.
 const BI: &str = "/bi";
 /// Addresses of one name.

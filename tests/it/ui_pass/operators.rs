@@ -1,6 +1,8 @@
-//! What operators see of requests that are passed on: metrics, status API and `explain`.
+//! What operators see of requests that are passed on: metrics, status API, `explain` and `doctor`.
 
 use std::fmt::Display;
+
+use serde_json::Value;
 
 use super::{DATA, OWN, Setup};
 use crate::support::admin::read_json;
@@ -112,4 +114,83 @@ async fn explain_shows_what_is_passed_on() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stdout.contains("refused, 403 embed_value_refused"), "{}", ended.stdout);
     setup.upstream.seen.assert_untouched("explain");
+}
+
+const FILE: &str = "/bi/cdn/css/font-server.min.css";
+const DATA_ROUTE: &str = "/bi/designer/v1.0/design/getlocalizationformat/";
+
+/// The outcome and the finding of each of the doctor's two steps about a server that is passed on,
+/// whose static file and whose data service respond by these.
+async fn examined(
+    listener: &str,
+    file: fn() -> RawResponse,
+    data: fn() -> RawResponse,
+) -> Vec<(String, String)> {
+    let answer = move |request: &Request| match request.line() {
+        line if line.contains("/cdn/") => file(),
+        line if line.contains("/designer/") => data(),
+        _ => empty("404 Not Found"),
+    };
+    let setup = Setup::at(Upstream::with_handler_for_all(answer).await, "ui: pass", listener);
+    let files = Files::new();
+    files.write("secret", "canary-secret-of-doctor");
+    let secret = files.path("secret").display().to_string();
+    files.write("boldgate.yaml", &setup.config.edit("SECRET_FILE", &secret));
+    let config = files.path("boldgate.yaml").to_str().unwrap().to_owned();
+    let ended =
+        tokio::task::spawn_blocking(move || run(&["doctor", "--json", "--config", &config]));
+    let ended = ended.await.unwrap();
+    let report: Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
+    let seen = setup.upstream.seen.take();
+    let asked = seen.iter().find(|request| request.line().contains("/designer/"));
+    if let Some(asked) = asked {
+        assert_eq!(asked.line(), format!("POST {DATA_ROUTE} HTTP/1.1"));
+        let caller = format!("http://{}/bi/api/site/acme", setup.upstream.address);
+        assert_eq!(asked.header("caller"), [caller]);
+        assert!(asked.header("authorization").is_empty(), "it is asked without a token");
+    }
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let steps = report["servers"][0]["steps"].as_array().unwrap().iter();
+    let of_ui =
+        steps.filter(|step| step["step"] == "static_file" || step["step"] == "data_service");
+    of_ui.map(|step| (text(&step["status"]), text(&step["found"]))).collect()
+}
+
+fn page() -> RawResponse {
+    let text = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>";
+    RawResponse { bytes: text.as_bytes().to_vec(), keep: true }
+}
+
+fn nothing() -> RawResponse {
+    RawResponse { bytes: Vec::new(), keep: false }
+}
+
+#[tokio::test]
+async fn doctor_asks_a_server_that_is_passed_on_for_a_file_and_for_its_data_service() {
+    let (ok, none) = (|| empty("200 OK"), || empty("404 Not Found"));
+    let (refused, moved) = (|| empty("401 Unauthorized"), || empty("302 Found"));
+    for (file, data, expected) in [
+        (ok as fn() -> _, refused as fn() -> _, [("ok", "200"), ("ok", "it is there, and wants")]),
+        (ok, ok, [("ok", "200"), ("ok", "it is there")]),
+        (none, none, [("warning", "status 404"), ("warning", "status 404")]),
+        (page, page, [("failed", "a page of HTML"), ("failed", "a page of HTML")]),
+        (moved, moved, [("failed", "status 302"), ("failed", "status 302")]),
+        (
+            refused,
+            || empty("400 Bad Request"),
+            [("failed", "status 401"), ("unclear", "cannot be")],
+        ),
+        (nothing, nothing, [("failed", "failed: "), ("failed", "failed: ")]),
+        (|| empty("503 Busy"), || empty("503 Busy"), [("warning", "503"), ("warning", "503")]),
+    ] {
+        let found = examined("ui: [main]", file, data).await;
+        assert_eq!(found.len(), 2, "{found:?}");
+        let paths = [format!("GET {FILE}"), format!("POST {DATA_ROUTE}")];
+        for (((status, said), path), (expected, word)) in found.iter().zip(&paths).zip(expected) {
+            assert_eq!(status, expected, "{said}");
+            assert!(said.starts_with(path) && said.contains(word), "{word}: {said}");
+        }
+    }
+    let found = examined("", || empty("200 OK"), || empty("200 OK")).await;
+    assert_eq!(found, [], "no listener passes the server on");
 }
