@@ -11,7 +11,7 @@ manifests := $(wildcard deploy/kubernetes/*.yaml)
 # The configuration that each of them carries.
 carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The manifests that deploy/tools/kubernetes.sh renders and that hold a configuration.
-rendered := gateway $(notdir $(wildcard tests/deploy/*)) chart-one-tenant chart-many-tenants chart-admin chart-embed
+rendered := gateway $(notdir $(wildcard tests/deploy/*)) chart-one-tenant chart-many-tenants chart-admin chart-embed chart-every-credential
 configurations := $(wildcard config/*.yaml deploy/packages/gateway.yaml deploy/compose/*/gateway/gateway.yaml)
 # The platform of this machine, such as x86_64-unknown-linux-gnu.
 host = $(shell rustc -vV | sed -n 's/^host: //p')

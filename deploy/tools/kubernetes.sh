@@ -36,7 +36,7 @@ for wrong in 'config.listeners[0].address=0.0.0.0:8080,config.listeners[0].calle
     'boldBI.grant=none' 'replicas=3' 'boldBI.url=' 'admin.status=true' 'admin.actions=true' \
     'admin.existingSecret=operators,admin.tokenKey=a/b' 'routes={embed}' 'routes={masked}' \
     'routes={embed},embed.fixedSubject=true' 'routes={embed},embed.origins={https://app.example}' \
-    'embed.subject=true' 'embed.origins=https://app.example'; do
+    'boldBI.hold=soon' 'boldBI.hold=30s,boldBI.grant=password' 'embed.subject=true' 'embed.origins=https://app.example'; do
     if "$helm" template release "$chart" --values "$chart/ci/one-tenant-values.yaml" --set "$wrong" >/dev/null 2>&1; then
         echo "the chart takes --set $wrong" >&2
         exit 1

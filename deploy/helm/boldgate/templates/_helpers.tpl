@@ -68,6 +68,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $given := .Values.config.tenants | default dict -}}
 {{- if not $given -}}
 {{- $credential := dict "grant" .Values.boldBI.grant "username" (required "boldBI.username: the user of Bold BI as whom requests act" .Values.boldBI.username) "user_source" .Values.boldBI.userSource -}}
+{{- with .Values.boldBI.hold -}}
+{{- if ne $.Values.boldBI.grant "embed_secret" -}}
+{{- fail "boldBI.hold: only with the grant embed_secret, because tries with a wrong password may lock the user out" -}}
+{{- end -}}
+{{- $_ := set $credential "hold" . -}}
+{{- end -}}
 {{- if eq .Values.boldBI.grant "password" -}}
 {{- $_ := set $credential "password" (dict "file" "/run/secrets/boldgate/password") -}}
 {{- else -}}
