@@ -166,6 +166,37 @@ async fn only_administrators_reach_an_installation_and_its_secrets_need_a_word_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_below_boldgate_of_an_installation_is_served_or_forwarded() {
+    let routes = "routes: [read, admin, credentials, embed], fixed_subject: true";
+    let setup = Setup::new(|text| text.edit("routes: [read, admin]", routes)).await;
+    for route in [
+        "/boldgate",
+        "/boldgate/embed/authorize",
+        "/boldgate/embed/token",
+        "/boldgate/embed/token/",
+        "/boldgate/v2.0/tenants",
+        "/v2.0/boldgate/embed/token",
+        "/BoldGate/embed/token",
+        "/boldgate;x/embed/token",
+        "/%62oldgate/embed/token",
+        "/%2562oldgate/embed/token",
+    ] {
+        for (key, method) in
+            [(0, "GET"), (0, "POST"), (1, "GET"), (1, "POST"), (1, "PUT"), (1, "DELETE")]
+        {
+            let response = setup.ask(key, "gw", method, &format!("/api{route}")).await;
+            let what = format!("{method} {route}: {}", response.text());
+            match response.status {
+                400 => assert_eq!(response.code(), "request_refused", "{what}"),
+                status => assert_eq!((status, &*response.code()), (403, "route_closed"), "{what}"),
+            }
+        }
+    }
+    assert_eq!(setup.upstream.connections(), 0, "a path below /boldgate/ reached Bold BI");
+    assert_eq!(setup.ask(1, "gw", "GET", "/api/v2.0/boldgates").await.status, 200, "the control");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_an_installation_lives_for_an_hour_at_most() {
     let setup = Setup::new(|text| text).await;
     let file = setup.files.path("boldgate.yaml").display().to_string();

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use RouteClass::{Admin, Credentials, Export, Read, Write};
+use RouteClass::{Admin, Credentials, Embed, Export, Read, Write};
 
 /// Every published operation without its version, and other known routes, by class and methods. `*`
 /// stands for the name of a thing.
@@ -160,6 +160,11 @@ fn every_route_of_an_installation_is_of_admins_and_the_secrets_are_of_credential
         ("GET", "/v2.0/anything-new", Admin),
         ("POST", "/dashboards/export", Admin),
         ("OPTIONS", "/", Admin),
+        // They are closed: an installation has no endpoint of the gateway.
+        ("POST", "/boldgate/embed/token", Embed),
+        ("GET", "/v2.0/boldgate/tenants", Embed),
+        ("PUT", "/BoldGate;x/users/42", Embed),
+        ("DELETE", "/%62oldgate", Embed),
     ] {
         assert_eq!(class(method, route), expected, "{method} {route}");
     }
