@@ -273,6 +273,25 @@ async fn a_token_that_ends_soon_is_a_warning_and_one_that_has_ended_is_failing()
 }
 
 /// A time as the configuration takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_without_secrets_finds_no_fault_in_a_token_that_it_does_not_read() {
+    let setup = Setup::new(DAY).await;
+    let config = setup.files.path("boldgate.yaml");
+    let text = std::fs::read_to_string(&config).unwrap().edit("admin: {", "nothing: 1\nadmin: {");
+    setup.files.write("boldgate.yaml", &text);
+    setup.files.write("token", "canary-opaque-token");
+    let config = config.display().to_string();
+    let no_end = "found a token whose end cannot be read";
+    for (arguments, is_found) in
+        [(&["check", &config][..], true), (&["check", "--no-secrets", &config], false)]
+    {
+        let ended = run(arguments);
+        assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+        assert!(ended.stderr.contains("nothing"), "{}", ended.stderr);
+        assert_eq!(ended.stderr.contains(no_end), is_found, "{}", ended.stderr);
+    }
+}
+
 fn at(time: SystemTime) -> String {
     use time::format_description::well_known::Rfc3339;
     time::OffsetDateTime::from(time).format(&Rfc3339).unwrap()

@@ -53,6 +53,8 @@ impl Check<'_> {
                 self.warn_of_token(&token_at, &token, end, &username);
                 (Some(token), fault)
             }
+            // It was not read, so that it has no end and no fault.
+            (Some(token), None) if self.references == References::Ignore => (Some(token), fault),
             (Some(_), None) => {
                 let finding = match expires {
                     Some(_) => token_at.finding("found no token", TOKEN).hint(NOT_A_TOKEN),
