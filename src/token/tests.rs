@@ -161,6 +161,7 @@ impl TokenExchange for Script {
         _: SecretPosition,
         _: &EmbedOrder,
     ) -> Result<EmbedAnswer, ExchangeError> {
+        sleep(self.latency).await;
         let by = EmbedSigner::default();
         let kind = ExchangeErrorKind::EmbedRefused { status: 401, fault: "", by };
         Err(ExchangeError::new(permit, kind))

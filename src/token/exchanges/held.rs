@@ -78,11 +78,13 @@ impl Exchanges {
         known.unwrap_or_else(|| self.remember(permit, error))
     }
 
-    /// Ends once `max` has passed, and again if a hold of `permit` is on by then.
+    /// Ends once `max` has passed since the last hold of `permit` was seen.
     pub(super) async fn overdue(&self, permit: &Permit, max: Duration) {
-        sleep(max).await;
-        while self.holds.of(permit).is_some() {
-            sleep(max).await;
+        let mut left = max;
+        while !left.is_zero() {
+            let step = left.min(LOOK_INTERVAL);
+            sleep(step).await;
+            left = if self.holds.of(permit).is_some() { max } else { left.saturating_sub(step) };
         }
     }
 
@@ -176,5 +178,7 @@ fn log_begun(permit: &Permit, telemetry: &Telemetry) {
     });
 }
 
+/// The pause between two looks whether a hold is on.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const WRITE_IT: &str = "if the embed secret was rotated in Bold BI, write the new one to its place \
                         now: requests that need a token wait for it";

@@ -403,6 +403,19 @@ async fn an_embed_call_waits_though_refused_refreshes_have_left_no_user_to_compa
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_for_an_embed_token_has_its_whole_time_once_a_hold_has_ended() {
+    let own = permit_of(0, Grant::EmbedSecret);
+    let source = Script::giving(HOUR).source();
+    let longest = own.tenant().server.timeouts.exchange * 2;
+    source.hold(&own, HoldOrder::Hold(3 * longest));
+    let begun = Instant::now();
+    let refused = source.embed_token(&own, &order()).await.unwrap_err();
+    assert!(begun.elapsed() >= 3 * longest, "it waits: {:?}", begun.elapsed());
+    let kind = &refused.cause.kind;
+    assert!(!matches!(kind, ExchangeErrorKind::Timeout(_)), "it asks then: {kind:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn users_who_are_refused_alone_let_no_embed_call_wait() {
     let own = permit_of(0, Grant::EmbedSecret);
     let script = Script::giving(HOUR);
