@@ -44,7 +44,7 @@ impl NoNewSecret {
 }
 
 /// Asks Bold BI for a new embed secret, which replaces the site's at once. It is sent once, on a
-/// connection of its own, and never again. It may take `deadline`, or as long as an exchange.
+/// connection of its own, and never again. It may take as long as `deadline`.
 ///
 /// # Errors
 /// When Bold BI refuses it, or there is no reply that has the new secret.
@@ -53,7 +53,6 @@ pub async fn generate(
     token: &AccessToken,
     deadline: Duration,
 ) -> Result<Secret, NoNewSecret> {
-    let deadline = deadline.max(tenant.server.timeouts.exchange);
     let (status, body) = send(tenant, Method::POST, GENERATE, token, deadline).await?;
     match status.as_u16() {
         200..=299 => secret_in(&body).ok_or_else(|| {

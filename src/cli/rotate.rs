@@ -128,13 +128,15 @@ impl RotateCommand {
         ResumeCommand::new(&self.config.path).with_token_file(self.token_file.as_deref())
     }
 
-    /// The time after which Bold BI is taken to have carried out a request or never to do so.
+    /// The time after which Bold BI is taken to have carried out a request or never to do so. It
+    /// may take half of that to respond.
     #[cfg_attr(not(debug_assertions), expect(clippy::unused_self, reason = "tests alone need it"))]
-    fn settled_after(&self) -> Duration {
+    fn settled_after(&self, tenant: &Tenant) -> Duration {
         #[cfg(debug_assertions)]
-        return Duration::from_secs(self.settled_after);
+        let least = Duration::from_secs(self.settled_after);
         #[cfg(not(debug_assertions))]
-        SETTLED
+        let least = SETTLED;
+        least.max(tenant.server.timeouts.exchange * 2)
     }
 
     /// The file of the secret to rotate.
@@ -164,14 +166,21 @@ impl RotateCommand {
 }
 
 impl Rotation<'_> {
-    /// Another rotation of this secret counts first: the file of that one must stay.
+    /// Another rotation of the tenant counts first: its file must stay, and its secret must not be
+    /// ended before it is proven.
     fn unhindered(&self) -> Result<(), Failure> {
-        let under_way = || JournalError::UnderWay(crate::secret_file::journal_of(self.file));
-        let other = crate::secret_file::is_under_way(self.file).then(under_way);
-        let Some(error) = other.or_else(|| Journal::obstacle(self.file)) else { return Ok(()) };
-        let resume = self.command.resume_command_by_journal(self.file);
-        let RotationFailure { what, hint, .. } = RotationFailure::of_journal(&error, &resume);
-        Err(Failure::Other { what, hint })
+        let own = (self.file, self.position());
+        let other = self.other_file().map(|file| (file, self.position().other()));
+        for (file, position) in [own].into_iter().chain(other) {
+            let under_way = || JournalError::UnderWay(crate::secret_file::journal_of(file));
+            let rotating = crate::secret_file::is_under_way(file).then(under_way);
+            let Some(error) = rotating.or_else(|| Journal::obstacle(file)) else { continue };
+            let number = usize::from(position.number()) - 1;
+            let resume = self.command.resume().text_by_journal(&self.command.tenant, number, file);
+            let RotationFailure { what, hint, .. } = RotationFailure::of_journal(&error, &resume);
+            return Err(Failure::Other { what, hint });
+        }
+        Ok(())
     }
 
     async fn rotate(&self) -> Result<EndedRotation, RotationFailure> {
@@ -223,7 +232,7 @@ impl Rotation<'_> {
             return Err(self.cancelled(journal, what, None));
         }
         self.reached(RotationStep::Asked);
-        let deadline = self.command.settled_after() / 2;
+        let deadline = self.command.settled_after(self.tenant) / 2;
         let secret = match rotation::generate(self.tenant, &token, deadline).await {
             Ok(secret) => secret,
             Err(error @ NoNewSecret::Refused(..)) => {
@@ -332,7 +341,7 @@ impl Rotation<'_> {
     }
 }
 
-/// Longer than any web server takes for a request of this kind.
+/// Longer than a web server takes for a request of this kind.
 const SETTLED: Duration = Duration::from_secs(60);
 const IN_A_FILE: &str =
     "keep the embed secret in a file of its own, `embed_secret: { file: /path }`";

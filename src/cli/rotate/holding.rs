@@ -17,7 +17,7 @@ impl Rotation<'_> {
     /// this, or the gateway would not take the new secret.
     pub(super) async fn held(&self) -> Result<(), (String, String)> {
         let command = self.command;
-        let why = match self.gateway.hold(command, HOLD).await {
+        let why = match self.gateway.hold(command, self.longest_hold()).await {
             Ok(()) => return Ok(()),
             Err(NotHeld::Stuck(why)) => {
                 let what = format!("the running gateway would not take a new secret: {why}");
@@ -59,6 +59,11 @@ impl Rotation<'_> {
         Ok(())
     }
 
+    /// The seconds for which a gateway is to hold exchanges, unless the new secret comes before.
+    fn longest_hold(&self) -> u64 {
+        self.command.settled_after(self.tenant).as_secs().clamp(HOLD, MAX_HOLD)
+    }
+
     /// Waits until the gateway that holds exchanges has the new secret in force.
     pub(super) async fn taken(&self) {
         if self.gateway.held().is_none() {
@@ -68,7 +73,8 @@ impl Rotation<'_> {
             // The rotation goes on: the gateway reads the file by itself.
             let _ = warn(&format!(
                 "warning: the running gateway did not say that it has the new secret: {why}. Exchanges \
-                 wait for it, for {HOLD} s at most"
+                 wait for it, for {} s at most",
+                self.longest_hold()
             ));
         }
     }
@@ -76,6 +82,8 @@ impl Rotation<'_> {
 
 /// Longer than the exchanges and the request of a rotation take as a rule.
 const HOLD: u64 = 60;
+/// The most that the admin API takes.
+const MAX_HOLD: u64 = 120;
 /// A running gateway reads and uses a changed secret within this time, unless its file system
 /// reports no changes.
 const SETTLING: Duration = Duration::from_secs(5);

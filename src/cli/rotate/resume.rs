@@ -54,25 +54,26 @@ impl Rotation<'_> {
         &self,
         mut journal: Journal,
     ) -> Result<EndedRotation, RotationFailure> {
+        if journal.token().is_none() {
+            return self.unchanged(journal, "Bold BI was not asked for one", AS_BEFORE).await;
+        }
         let unknown = |what: String, journal: &Journal| self.unknown(what, journal);
-        let (before, is_asked) = (journal.secrets_before(), journal.token().is_some());
-        if let Some(secret) = self.tenant.credential.secret_in(self.position()) {
-            let is_former = before.as_ref().is_none_or(|before| before.had_in_file(secret));
-            let taken = if is_asked && is_former {
-                self.stays_taken(secret, &mut journal).await
-            } else {
-                self.is_taken(secret).await
-            };
+        let before = journal.secrets_before();
+        let file = self.tenant.credential.secret_in(self.position());
+        let is_former = |secret| before.as_ref().is_none_or(|before| before.had_in_file(secret));
+        let mut wait = LateSecret::of(&mut journal, self.command.settled_after(self.tenant));
+        if let Some(secret) = file {
+            let mut taken = self.is_taken(secret).await;
+            while matches!(taken, Ok(true)) && is_former(secret) && wait.may_come().await {
+                taken = self.is_taken(secret).await;
+            }
             if taken.map_err(|error| unknown(error, &journal))? {
-                if !is_asked {
-                    return self.unchanged(journal, "Bold BI was not asked for another one").await;
+                if is_former(secret) {
+                    let why = "Bold BI has made none, and takes the former one";
+                    return self.unchanged(journal, why, AS_BEFORE).await;
                 }
-                if is_former {
-                    return self.unchanged(journal, "Bold BI has made no other one").await;
-                }
-                return self
-                    .ended(journal, "Bold BI takes the new secret, which is in its file")
-                    .await;
+                let how = "Bold BI takes the new secret, which is in its file";
+                return self.ended(journal, how).await;
             }
         }
         if let Some(secret) = unfinished_secret(self.file)
@@ -87,18 +88,18 @@ impl Rotation<'_> {
             let failure = unknown(what, journal);
             RotationFailure { hint: Some(BY_HAND.to_owned()), ..failure }
         };
-        let mut is_told = false;
         let (secret, is_new) = loop {
             let secret = self.read_back_in_turn(&mut journal).await.map_err(|error| {
                 by_hand(format!("the secret cannot be read back: {error}"), &journal)
             })?;
             let is_new = before.as_ref().and_then(|before| before.is_new(&secret));
-            if is_new == Some(true) || !self.may_come(&mut journal, &mut is_told).await {
+            if is_new == Some(true) || !wait.may_come().await {
                 break (secret, is_new);
             }
         };
-        if is_new == Some(false) {
-            return self.unchanged(journal, "Bold BI still shows the former one").await;
+        let is_as_before = file.is_some_and(is_former);
+        if is_new == Some(false) && is_as_before {
+            return self.unchanged(journal, SHOWS_FORMER, AS_BEFORE).await;
         }
         if !self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))? {
             let what = "Bold BI refuses the secret that it lets be read".to_owned();
@@ -108,13 +109,20 @@ impl Rotation<'_> {
         let written = replacement.write(&secret).and_then(|()| replacement.rename());
         written
             .map_err(|error| unknown(format!("the file cannot be written: {error}"), &journal))?;
-        let how = if is_new.is_some() {
-            "the new secret was read back from Bold BI, and is in its file now"
-        } else {
-            "the secret that Bold BI shows is in its file now; whether it is a new one cannot be told, so \
-             rotate again if the former one must not be taken any more"
-        };
-        self.ended(journal, how).await
+        match is_new {
+            Some(true) => {
+                let how = "the new secret was read back from Bold BI, and is in its file now";
+                self.ended(journal, how).await
+            }
+            Some(false) => {
+                self.unchanged(journal, SHOWS_FORMER, "That one is in the file again").await
+            }
+            None => {
+                let how = "the secret that Bold BI shows is in its file now; whether it is a new one cannot \
+                           be told, so rotate again if the former one must not be taken any more";
+                self.ended(journal, how).await
+            }
+        }
     }
 
     /// The end with the new secret in its file, which ends the hold of a running gateway.
@@ -130,6 +138,7 @@ impl Rotation<'_> {
         &self,
         mut journal: Journal,
         why: &str,
+        file: &str,
     ) -> Result<EndedRotation, RotationFailure> {
         let (name, hold) = (&self.tenant.name, journal.hold());
         end(journal, why)?;
@@ -138,8 +147,8 @@ impl Rotation<'_> {
             self.gateway.release_hold(self.command, number).await;
         }
         Ok(EndedRotation::unchanged(format!(
-            "the rotation of tenant `{name}` has ended WITHOUT a new secret: {why}. The file is as before; \
-             to rotate, run the command again without `--resume`"
+            "the rotation of tenant `{name}` has ended WITHOUT a new secret: {why}. {file}. To rotate, run \
+             the command again without `--resume`"
         )))
     }
 
@@ -177,35 +186,6 @@ impl Rotation<'_> {
         rotation::read_back(self.tenant, &token).await.map_err(|error| error.to_string())
     }
 
-    /// Whether Bold BI gives tokens for `secret`, until it cannot make another one any more.
-    async fn stays_taken(&self, secret: &Secret, journal: &mut Journal) -> Result<bool, String> {
-        let mut is_told = false;
-        while self.is_taken(secret).await? {
-            if !self.may_come(journal, &mut is_told).await {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Waits for a moment if a request for a new secret can still be under way in Bold BI: it goes
-    /// on if its reply is not waited for. `false` if none can.
-    async fn may_come(&self, journal: &mut Journal, is_told: &mut bool) -> bool {
-        let asked_ago = journal.asked_ago();
-        let left = asked_ago.and_then(|ago| self.command.settled_after().checked_sub(ago));
-        let Some(left) = left.filter(|left| !left.is_zero()) else { return false };
-        if !*is_told {
-            *is_told = true;
-            let _ = warn(&format!(
-                "note: Bold BI has made no other secret so far; it was asked for one moments ago, and may \
-                 still make it: waiting for {} s",
-                left.as_secs() + 1
-            ));
-        }
-        sleep(left.min(ASK_AGAIN)).await;
-        true
-    }
-
     /// Whether Bold BI gives a token for `secret`. An error if that cannot be told.
     async fn is_taken(&self, secret: &Secret) -> Result<bool, String> {
         match self.exchanged(&self.own_permit(secret)).await {
@@ -213,6 +193,39 @@ impl Rotation<'_> {
             Err(error) if error.kind.may_judge_secret() => Ok(false),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+/// A secret that Bold BI may still make: it carries out a request whose reply is not waited for.
+struct LateSecret {
+    /// From then on it makes none.
+    settled: Instant,
+    is_told: bool,
+}
+
+impl LateSecret {
+    fn of(journal: &mut Journal, settled_after: Duration) -> Self {
+        let left = settled_after.saturating_sub(journal.asked_ago().unwrap_or_default());
+        Self { settled: Instant::now() + left, is_told: false }
+    }
+
+    /// Waits for a moment; `false` once it makes none.
+    async fn may_come(&mut self) -> bool {
+        let left = self.settled.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        if !self.is_told {
+            self.is_told = true;
+            let _ = warn(&format!(
+                "note: Bold BI has made no other secret so far; it was asked for one moments ago, and may \
+                 still make it: waiting for {} s. Requests that need a token wait as well, if the gateway \
+                 was told to hold them; after Ctrl-C, run this again",
+                left.as_secs() + 1
+            ));
+        }
+        sleep(left.min(ASK_AGAIN)).await;
+        true
     }
 }
 
@@ -224,6 +237,8 @@ fn end(journal: Journal, how: &str) -> Result<(), RotationFailure> {
     })
 }
 
+const AS_BEFORE: &str = "The file is as before";
+const SHOWS_FORMER: &str = "Bold BI still shows the former one";
 /// The pause between two looks whether Bold BI has made a new secret.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const POSITION: &str = "of two secrets, `--position 2` is the second";

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::super::warn;
 use super::Rotation;
 use crate::boldbi::rotation;
 use crate::secret::Secret;
@@ -38,6 +39,18 @@ impl Rotation<'_> {
             return Some(SecretsBefore::new(file, Some(file)));
         }
         let in_force = rotation::read_back(self.tenant, token).await.ok();
+        let other = self.tenant.credential.secret_in(self.position().other());
+        if let (Some(in_force), Some(other)) = (&in_force, other)
+            && in_force.expose() == other.expose()
+            && in_force.expose() != file.expose()
+        {
+            let number = self.position().other().number();
+            let _ = warn(&format!(
+                "warning: the site's own secret is the one at position {number}, as Bold BI shows; it ends \
+                 now, and the new one takes the place of the other. `--position {number}` would have \
+                 replaced the one that ends"
+            ));
+        }
         Some(SecretsBefore::new(file, in_force.as_ref()))
     }
 

@@ -82,6 +82,48 @@ async fn where_the_secret_before_could_not_be_read_nothing_is_said_to_be_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_that_was_written_meanwhile_gives_way_to_the_former_one() {
+    let setup = Setup::new().await;
+    setup.rotate(&["--kill-after", "asked"]).await;
+    setup.files.write("secret", "canary-a-slip-of-the-hand");
+    let resumed = setup.rotate(&["--resume"]).await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(resumed.stdout.contains("WITHOUT a new secret"), "{resumed:?}");
+    assert!(resumed.stdout.contains("in the file again"), "{resumed:?}");
+    assert_eq!(setup.secret(), EMBED_SECRET);
+    setup.assert_clean("written again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_asked_for_nothing_writes_nothing_when_it_is_resumed() {
+    let setup = Setup::with_a_dead_first_secret().await;
+    for step in ["begun", "prepared"] {
+        setup.rotate(&["--kill-after", step]).await;
+        let resumed = setup.rotate(&["--resume"]).await;
+        assert_eq!(resumed.code, Some(0), "{step}: {resumed:?}");
+        assert!(resumed.stdout.contains("WITHOUT a new secret"), "{step}: {resumed:?}");
+        assert_eq!(setup.first().as_deref(), Some(DEAD), "{step}");
+    }
+    assert_eq!(setup.generated(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_rotation_of_the_other_secret_comes_first() {
+    let setup = Setup::with_a_dead_first_secret().await;
+    setup.rotate(&["--position", "2", "--kill-after", "generated"]).await;
+    let generated = setup.generated();
+    let refused = setup.rotate(&[]).await;
+    assert_eq!((refused.code, setup.generated()), (Some(1), generated), "{refused:?}");
+    assert!(refused.stderr.contains("--resume --position 2 "), "{refused:?}");
+    assert_eq!(setup.first().as_deref(), Some(DEAD));
+    assert_eq!(setup.rotate(&["--position", "2", "--resume"]).await.code, Some(0));
+    let control = setup.rotate(&[]).await;
+    assert_eq!((control.code, setup.generated()), (Some(0), generated + 1), "{control:?}");
+    // Both are said, since only the operator knows which file the new one belongs to.
+    assert!(control.stderr.contains("`--position 2` would have"), "{control:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_short_timeout_of_exchanges_does_not_end_the_request_for_a_new_secret() {
     let setup = Setup::new().await;
     setup.upstream.set_generate(GenerateReply::Ignored);
