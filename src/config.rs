@@ -40,6 +40,7 @@ mod file;
 mod file_pattern;
 mod files;
 mod finding;
+mod in_vain;
 mod jwt;
 mod known_tenants;
 mod limits;
@@ -83,6 +84,7 @@ use files::SeenFiles;
 pub use files::{Digest, Files, LookedAgain};
 pub use finding::{Excerpt, Finding, Findings, Position, UnusableSecret};
 use finding::{Noted, Notes};
+use in_vain::ListenerWays;
 pub use known_tenants::KnownTenants;
 use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, ListenerSettings, SocketAccess, TlsFiles};
@@ -396,6 +398,7 @@ impl Check<'_> {
         let effective = effective.map(|sections| Arc::new(sections.with_tenants(shown)));
         let known = Arc::new(std::mem::take(&mut tenants.known));
         let proofs = ListenerProofs::of(&file.listeners);
+        let ways = ListenerWays::of(&file.listeners);
         let listeners = self.listeners(
             &at,
             file.listeners,
@@ -404,6 +407,7 @@ impl Check<'_> {
             (&servers, &tenants),
         );
         let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &proofs);
+        self.warn_of_vain(&at, &ways, &servers, &tenants, &callers);
         let mut names: Vec<_> = callers.rules.keys().cloned().collect();
         names.sort_unstable();
         let warm_up = self.warm_up(&at.key("warm_up"), file.warm_up, &tenants);

@@ -148,6 +148,11 @@ impl Origins {
     pub fn contain(&self, origin: &WebOrigin) -> bool {
         self.0.as_ref().is_some_and(|origins| origins.contains(origin))
     }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl FromIterator<WebOrigin> for Origins {

@@ -110,6 +110,11 @@ impl Tenant {
         self.api_base.strip_prefix(&*self.server.base_path)?.strip_prefix("/api/site/")
     }
 
+    /// Whether it is a whole installation: its token is nobody's, and administers all sites.
+    pub fn is_installation(&self) -> bool {
+        self.credential.grant == Grant::ClientCredentials
+    }
+
     /// Whether `host`, without a port, is one of [`Tenant::hosts`].
     pub fn has_host(&self, host: &str) -> bool {
         let host = canonical(host);

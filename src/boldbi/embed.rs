@@ -8,8 +8,8 @@ mod query;
 mod reply;
 mod signed;
 
-pub(crate) use page::is_id;
 pub use page::{authorize_order, token_order, trial_order};
+pub(crate) use page::{is_guid, is_id};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The section `callers`: the callers of the gateway, their credentials (API keys, JWTs,
 //! certificates, processes) and their rules.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
 use http::header::{self, HeaderName};
@@ -29,12 +29,14 @@ pub(super) struct FoundCallers {
     pub(super) auth: Result<CallerAuth, Noted>,
     pub(super) rules: HashMap<CallerName, Rules>,
     pub(super) anonymous: Option<Rules>,
+    /// The names of callers that a client certificate can prove.
+    pub(super) by_certificate: HashSet<CallerName>,
     pub(super) allowances: Vec<(CallerName, Allowance)>,
     pub(super) anonymous_allowance: Option<Allowance>,
 }
 
 /// The name that stands for the clients of listeners with `callers: anonymous`.
-const ANONYMOUS: &str = "anonymous";
+pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// The credentials of the callers that have been read.
 #[derive(Default)]
@@ -89,6 +91,7 @@ impl Check<'_> {
             rules.insert(name, own);
         }
         self.warn_of_claims(root, tenants, &embedding);
+        let by_certificate = known.certificates.values().cloned().collect();
         let key_header = self.key_header(&root.key("api_key_header"), key_header);
         let auth = key_header.map(|header| {
             CallerAuth::new(known.keys.into_values(), header, known.jwts)
@@ -96,7 +99,7 @@ impl Check<'_> {
                 .with_certificates(known.certificates)
                 .with_unix(known.unix)
         });
-        FoundCallers { auth, rules, anonymous, allowances, anonymous_allowance }
+        FoundCallers { auth, rules, anonymous, by_certificate, allowances, anonymous_allowance }
     }
 
     /// Adds the credentials of a caller to those that are known.

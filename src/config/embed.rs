@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::boldbi::embed::is_id;
+use crate::boldbi::embed::{is_guid, is_id};
 use crate::embed::can_be_sent;
 use crate::tenant::{EmbedMode, EmbedSettings, EmbedValue, EmbedVia, FilterOperator, ValueSource};
 
@@ -115,6 +115,11 @@ impl Check<'_> {
                 let problem = "found the same dashboard again";
                 return Err(self.notes.add(at.finding(problem, "each dashboard once")));
             }
+            if !is_guid(&id) {
+                let problem = "found what is no GUID, as Bold BI's ids are: names and paths of \
+                               dashboards never match";
+                self.notes.warn(at.finding(problem, DASHBOARD).hint(OF_ADDRESS));
+            }
             Ok(id)
         });
         listed.map(Some)
@@ -203,6 +208,7 @@ const NOT_NARROWED: &str = "in masked mode the rights of the user in Bold BI dec
 const VIA: &str = "`signed`, `json`";
 const MODES: &str = "some of `view`, `design`, `connection`, `datasource`, `aiassistant`";
 const DASHBOARD: &str = "ids of dashboards, such as `c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff`";
+const OF_ADDRESS: &str = "the id of a dashboard is in its address in Bold BI: `…/dashboards/ID/…`";
 const VALUE: &str = "a list of `{ name: …, claim: … }` or `{ name: …, value: … }`";
 const JSON_NEEDED: &str = "`via: json` carries it, with Bold BI 14.1 and later";
 /// A page gets no token with less time left.

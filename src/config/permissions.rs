@@ -84,8 +84,9 @@ impl Check<'_> {
             let finding = at.key("routes").finding(problem, "`embed` with `subject`");
             self.notes.add(finding.hint(FIXED_SUBJECT));
         }
-        let (tenants, methods, subject) = (rule?, methods?, subject?);
-        Ok(Permission { tenants, routes, methods, subject, fixed_subject })
+        let (rule, methods, subject) = (rule?, methods?, subject?);
+        self.warn_of_permission(at, &rule, routes, tenants);
+        Ok(Permission { tenants: rule, routes, methods, subject, fixed_subject })
     }
 
     fn tenant_rule(

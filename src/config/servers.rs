@@ -59,6 +59,12 @@ impl Servers {
         all.map(|(name, found)| (name.as_str(), found.edition.ok()))
     }
 
+    /// The names of those whose static files and data service listeners may pass on.
+    pub(super) fn passing_ui(&self) -> impl Iterator<Item = &str> {
+        let passes = |name: &&String| self.by_name.get(*name)?.passes_ui.ok();
+        self.order.iter().filter(move |name| passes(name) == Some(true)).map(String::as_str)
+    }
+
     pub(super) fn into_domain(self) -> Result<Vec<Arc<Server>>, Noted> {
         self.section?;
         self.order

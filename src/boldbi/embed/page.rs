@@ -198,7 +198,7 @@ fn as_listed(asked: &[String], listed: &[String]) -> Result<Vec<String>, EmbedFa
 }
 
 /// Whether an id has the form `8-4-4-4-12` of hexadecimal digits.
-fn is_guid(id: &str) -> bool {
+pub(crate) fn is_guid(id: &str) -> bool {
     let mut parts =
         id.split('-').map(|part| (part.len(), part.bytes().all(|b| b.is_ascii_hexdigit())));
     let lengths = [8, 4, 4, 4, 12];

@@ -31,6 +31,8 @@ pub(in crate::config) struct FoundTenants {
     tenants: Result<Tenants, Noted>,
     /// By index, whether the grant gives tokens of its own user alone.
     own_user_only: Vec<Option<file::Grant>>,
+    /// Whether one of them has `embed`, or may have it.
+    embed: bool,
     allowances: Vec<(TenantName, Allowance)>,
     /// For the status API.
     pub(in crate::config) effective: HashMap<Arc<str>, Arc<EffectiveTenant>>,
@@ -256,6 +258,8 @@ impl<'c> TenantsBuilder<'c> {
             }
             own_user_only = by_index;
         }
+        let embed =
+            tenants.as_ref().map_or(true, |all| all.iter().any(|tenant| tenant.embed.is_some()));
         FoundTenants {
             names: self.names,
             by_name: self.by_name,
@@ -263,6 +267,7 @@ impl<'c> TenantsBuilder<'c> {
             section: self.section,
             tenants,
             own_user_only,
+            embed,
             allowances: self.allowances,
             effective: self.effective,
             explained: self.explained,
@@ -417,6 +422,21 @@ impl FoundTenants {
         let mut tenants = tenants.iter().filter(|tenant| tenant.server.name == server).peekable();
         tenants.peek()?;
         Some(tenants.flat_map(|tenant| tenant.hosts.iter().cloned()).collect())
+    }
+
+    /// The tenant of this index; none if some could not be read.
+    pub(in crate::config) fn at(&self, index: usize) -> Option<&Arc<Tenant>> {
+        self.tenants.as_ref().ok()?.at(index)
+    }
+
+    /// Whether all of them are whole installations.
+    pub(in crate::config) fn are_installations(&self) -> bool {
+        self.tenants.is_ok() && self.iter().all(|tenant| tenant.is_installation())
+    }
+
+    /// Whether pages can embed dashboards of any of them; so where that is not known.
+    pub(in crate::config) fn embed(&self) -> bool {
+        self.embed
     }
 
     pub(in crate::config) fn into_domain(self) -> Result<Tenants, Noted> {

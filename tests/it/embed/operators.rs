@@ -72,6 +72,37 @@ async fn explain_shows_subject_and_filters_of_a_page_and_sends_nothing() {
     setup.assert_untouched("explain");
 }
 
+/// The control of the warning about a tenant without `cors.origins`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_the_gateways_own_address_embeds_without_a_list_where_the_host_is_configured() {
+    let setup = Setup::new().await;
+    let files = Files::new();
+    let config = on_disk(&setup.stand_in, &setup.provider, &files, "{}");
+    let unlisted = std::fs::read_to_string(&config)
+        .unwrap()
+        .edit(&format!("    cors: {{ origins: [\"{ORIGIN}\"] }}\n"), "");
+    let known = unlisted.edit("callers: required }", "callers: required, hosts: [gw.example] }");
+    let warning = "tenants.acme.embed: found it for a tenant without `cors.origins`";
+    let jane = setup.jane();
+    for (text, code, said) in [
+        (&unlisted, 1, "refused, 403 origin_refused"),
+        (&known, 0, "origin:    http://gw.example, which may use the tenant"),
+    ] {
+        files.write("boldgate.yaml", text);
+        let url = format!("http://gw.example{AUTHORIZE}");
+        let origin = "Origin: http://gw.example";
+        let ended =
+            run(&["explain", "POST", &url, "-H", jane.trim(), "-H", origin, "--config", &config]);
+        assert_eq!(ended.code, Some(code), "{}{}", ended.stdout, ended.stderr);
+        assert!(ended.stdout.contains(said), "{said}: {}", ended.stdout);
+        let checked = run(&["check", &config]);
+        assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+        let warns = checked.stderr.contains(warning) || checked.stdout.contains(warning);
+        assert_eq!(warns, code == 1, "{}{}", checked.stdout, checked.stderr);
+    }
+    setup.assert_untouched("explain");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_tries_an_embed_call_with_all_filters() {
     let setup = Setup::new().await;

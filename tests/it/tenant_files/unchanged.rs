@@ -139,3 +139,20 @@ fn a_fault_or_a_conflict_of_the_changed_file_is_found_with_both_places() {
     let mended = setup.read_after(&before, &["tenants.d/b.yaml"]).unwrap();
     assert_eq!(made_again(&before, &mended, &["site1", "site2", "bolt"]), [""; 0]);
 }
+
+#[test]
+fn a_tenant_that_nobody_looks_at_is_a_warning_in_its_file_also_if_the_file_is_not_read_again() {
+    let setup = three_files();
+    let masked =
+        "acme:\nbolt:\n  cors: { origins: [https://app.example] }\n  embed: { masked: true }\n";
+    setup.write("tenants.d/c.yaml", "first:\n");
+    setup.write("tenants.d/b.yaml", masked);
+    let before = setup.load().unwrap();
+    let warnings = before.warnings.to_string().edit_any(&setup.at(""), "");
+    let expected =
+        "tenants.d/b.yaml:2:1: tenants.bolt.embed.masked: found masked mode, and no caller";
+    assert!(warnings.contains(expected), "{warnings}");
+    let after = setup.read_after(&before, &[]).unwrap();
+    assert_eq!(made_again(&before, &after, &["acme", "bolt", "first"]), [""; 0]);
+    assert_eq!(after.warnings, before.warnings);
+}
