@@ -23,6 +23,7 @@ mod session;
 mod upstream;
 
 pub use downstream::{ClientLimits, Peer, linger};
+pub(crate) use record::refusal_hint;
 pub use serve::Current;
 pub use session::UnfinishedHeads;
 pub use upstream::{

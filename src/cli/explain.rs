@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
 
 use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, runtime};
@@ -17,6 +18,8 @@ use crate::config::{
 };
 use crate::embed::GrantedValue;
 use crate::gateway::{Admission, Arrival, Gatekeeper, Passage, Preflight};
+use crate::policy::{Forbidden, MaskedFault};
+use crate::proxy::refusal_hint;
 use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
 
@@ -35,7 +38,8 @@ pub(super) struct ExplainCommand {
     /// A header, such as `X-Api-Key: …`; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The listener, by its address in the configuration; the first if not given
+    /// The listener, by its address in the configuration; if not given, the only one with the
+    /// port of the URL, or else the first
     #[arg(long, value_name = "ADDRESS")]
     listener: Option<String>,
     /// The IP address of the client, for permissions that trust a proxy by its address
@@ -69,8 +73,7 @@ impl ExplainCommand {
         let listener = self.listener(&settings)?;
         let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
         print(&format!("file:      {}, not the state of a running gateway", file.display()))?;
-        let others = if self.listener.is_none() { settings.listeners.len() - 1 } else { 0 };
-        print_listener(terms.admits, others)?;
+        print_listener(terms.admits, &self.choice(&settings))?;
         let raw = raw_head(&method, target, &headers);
         let gatekeeper = Gatekeeper::new(
             settings.caller_auth,
@@ -156,13 +159,34 @@ impl ExplainCommand {
     fn listener<'s>(&self, settings: &'s Settings) -> Result<&'s ListenerSettings, Failure> {
         let mut listeners = settings.listeners.iter();
         let found = match &self.listener {
-            None => listeners.next(),
+            None => self.at_port(settings).or_else(|| listeners.next()),
             Some(address) => listeners.find(|l| l.address.to_string() == *address),
         };
         found.ok_or_else(|| {
             let all: Vec<_> = settings.listeners.iter().map(|l| l.address.to_string()).collect();
             Failure::other(format!("no such listener; the configuration has: {}", all.join(", ")))
         })
+    }
+
+    /// The only listener at the port of the URL; `None` if there are others, or none.
+    fn at_port<'s>(&self, settings: &'s Settings) -> Option<&'s ListenerSettings> {
+        let port = host_and_target(&self.url).0?.parse::<Authority>().ok()?.port_u16()?;
+        let is_there = |listener: &&ListenerSettings| matches!(listener.address, ListenAddress::Tcp(address) if address.port() == port);
+        let mut found = settings.listeners.iter().filter(is_there);
+        found.next().filter(|_| found.next().is_none())
+    }
+
+    /// The choice of the listener in words, where the command does not name it.
+    fn choice(&self, settings: &Settings) -> String {
+        let all = settings.listeners.len();
+        if self.listener.is_some() || all == 1 {
+            return String::new();
+        }
+        let chosen = match self.at_port(settings) {
+            Some(listener) => format!("{}, by the port of the URL", listener.address),
+            None => format!("the first of {all}"),
+        };
+        format!(", {chosen}; `--listener ADDRESS` chooses another")
     }
 
     /// The facts of a connection to `listener`.
@@ -290,6 +314,9 @@ fn print_page(page: Option<&HeaderValue>) -> Result<(), Failure> {
 
 fn print_refusal(refusal: &Refusal) -> Result<(), Failure> {
     let response = refusal.response();
+    // Such a route has no class that a permission could open.
+    let is_no_route =
+        matches!(refusal, Refusal::Forbidden { why: Forbidden::Masked(MaskedFault::Route), .. });
     match (refusal.caller(), refusal.facts()) {
         (Some(caller), _) => print(&format!("caller:    {caller}"))?,
         (None, Some(_)) => print("caller:    anonymous")?,
@@ -299,7 +326,8 @@ fn print_refusal(refusal: &Refusal) -> Result<(), Failure> {
         print(&format!("tenant:    {tenant}"))?;
     }
     if let Some(known) = refusal.facts() {
-        print(&format!("class:     {}", known.class.as_str()))?;
+        let class = if is_no_route { "none, closed to all callers" } else { known.class.as_str() };
+        print(&format!("class:     {class}"))?;
         if let Some(subject) = &known.subject {
             print(&format!("subject:   {subject}"))?;
         }
@@ -308,18 +336,14 @@ fn print_refusal(refusal: &Refusal) -> Result<(), Failure> {
         }
     }
     print(&format!("decision:  refused, {} {}", response.status.as_u16(), response.code))?;
-    print(&format!("because:   {refusal}"))
+    print(&format!("because:   {refusal}"))?;
+    refusal_hint(refusal).map_or(Ok(()), |hint| print(&format!("hint:      {hint}")))
 }
 
-/// `others` is the number of the listeners that were not asked for, and not chosen.
-fn print_listener(admits: Admits, others: usize) -> Result<(), Failure> {
+fn print_listener(admits: Admits, choice: &str) -> Result<(), Failure> {
     let admits = match admits {
         Admits::Anonymous => "admits all clients (anonymous)",
         Admits::Known => "admits known callers",
     };
-    let more = match others {
-        0 => String::new(),
-        _ => format!(", the first of {}; `--listener ADDRESS` chooses another", others + 1),
-    };
-    print(&format!("listener:  {admits}{more}"))
+    print(&format!("listener:  {admits}{choice}"))
 }

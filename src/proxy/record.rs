@@ -30,6 +30,7 @@ mod refused;
 mod refused_secret;
 mod spans;
 
+pub(crate) use refused::hint as refusal_hint;
 use spans::Recording;
 
 /// The facts of one request, filled in as it is served.

@@ -239,8 +239,8 @@ fn caller_hint(why: &CallerError) -> Option<&'static str> {
     })
 }
 
-/// The advice to operators in the log line of a refusal.
-fn hint(refusal: &Refusal) -> Option<&'static str> {
+/// The advice to operators about a refusal, in its log line and in `explain`.
+pub(crate) fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
         Refusal::Origin { facts: None, .. } => {
             "if the page is one of yours, look at the host and the path that it asks for"

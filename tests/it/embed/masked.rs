@@ -462,6 +462,12 @@ async fn explain_shows_where_a_masked_request_goes_and_why_it_is_refused() {
         let ended = explain("POST", path, site);
         assert_eq!(ended.code, Some(1), "{path}");
         assert!(ended.stdout.contains(because), "{because}: {}", ended.stdout);
+        let class = match because {
+            "masked mode has no such route" => "class:     none, closed to all callers",
+            "`embed.modes` does not list `design`" => "class:     write",
+            _ => "class:     read",
+        };
+        assert!(ended.stdout.contains(class), "{path}: {}", ended.stdout);
     }
     setup.assert_untouched("explain");
 }

@@ -72,6 +72,49 @@ async fn explain_shows_subject_and_filters_of_a_page_and_sends_nothing() {
     setup.assert_untouched("explain");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_how_a_page_embeds_that_no_anonymous_listener_lets_embed() {
+    let setup = Setup::new().await;
+    let files = Files::new();
+    let config = on_disk(&setup.stand_in, &setup.provider, &files, "{}");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let two = "listeners:\n  - { address: \"127.0.0.1:7001\", callers: anonymous }\n  \
+               - { address: \"127.0.0.1:7002\", callers: required }\n";
+    let one = "listeners: [ { address: \"127.0.0.1:0\", callers: required } ]\n";
+    files.write("boldgate.yaml", &text.edit(one, two));
+    let (jane, origin) = (setup.jane(), format!("Origin: {ORIGIN}"));
+    let explain = |base: &str, more: &[&str]| {
+        let url = format!("{base}{AUTHORIZE}");
+        let arguments = ["explain", "POST", &url, "-H", jane.trim(), "-H", &origin];
+        run(&[&arguments[..], more, &["--config", &config]].concat())
+    };
+    let hint = "hint:      the caller is anonymous, and a page acts as the user of an admitted \
+                caller: let the page send its user's JWT to a listener with `callers: required`";
+    let first = "listener:  admits all clients (anonymous), the first of 2; `--listener ADDRESS`";
+    for base in ["", "http://localhost", "http://localhost:7003"] {
+        let ended = explain(base, &[]);
+        assert_eq!(ended.code, Some(1), "{base}: {}", ended.stdout);
+        for line in [first, "refused, 403 route_closed", hint] {
+            assert!(ended.stdout.contains(line), "{base}: {line}: {}", ended.stdout);
+        }
+    }
+    // The port of a URL chooses the listener, and an option overrides it.
+    let ended = explain("http://localhost:7002", &[]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let chosen =
+        "listener:  admits known callers, 127.0.0.1:7002, by the port of the URL; `--listener";
+    assert!(ended.stdout.contains(chosen), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("hint:"), "{}", ended.stdout);
+    let ended = explain("http://localhost:7002", &["--listener", "127.0.0.1:7001"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("listener:  admits all clients (anonymous)\n"),
+        "{}",
+        ended.stdout
+    );
+    setup.assert_untouched("explain");
+}
+
 /// The control of the warning about a tenant without `cors.origins`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_the_gateways_own_address_embeds_without_a_list_where_the_host_is_configured() {
