@@ -18,8 +18,8 @@ mod values;
 
 pub(crate) use masked::{check_page, from_page};
 pub use sent_name::SentName;
-pub(crate) use values::can_be_sent;
 pub use values::{FilterText, GrantedValue};
+pub(crate) use values::{can_be_sent, check_subject};
 
 /// An endpoint of the gateway below a tenant's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,14 +65,15 @@ struct GrantedValues {
 }
 
 impl EmbedGrant {
-    /// Looks all values of `settings` up.
+    /// Looks all values of `settings` up, for the user `subject`.
     ///
     /// # Errors
-    /// When a claim has no value of the right type.
+    /// When a claim has no value of the right type, or no call can name the user.
     pub fn new(
         endpoint: EmbedEndpoint,
         settings: &EmbedSettings,
         claims: Option<&VerifiedClaims>,
+        subject: &str,
     ) -> Result<Self, EmbedFault> {
         let all = |values: &[EmbedValue]| -> Result<Vec<_>, EmbedFault> {
             values.iter().map(|value| GrantedValue::look_up(value, settings.via, claims)).collect()
@@ -82,6 +83,7 @@ impl EmbedGrant {
             parameters: all(&settings.parameters)?,
             attributes: all(&settings.attributes)?,
         };
+        check_subject(subject, settings.via)?;
         Ok(Self { endpoint, values: Arc::new(values) })
     }
 

@@ -458,7 +458,8 @@ impl Gatekeeper {
             return Err(Refusal::TenantDisabled { by, facts: granted() });
         }
         let embed = endpoint.map(|(endpoint, settings)| {
-            EmbedGrant::new(endpoint, settings, caller.claims())
+            let subject = allowed.permit.subject().as_str();
+            EmbedGrant::new(endpoint, settings, caller.claims(), subject)
                 .map(Box::new)
                 .map_err(|why| Refusal::Embed { why: Box::new(why), facts: granted() })
         });

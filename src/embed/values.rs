@@ -130,8 +130,25 @@ pub(crate) fn can_be_sent(text: &str, via: EmbedVia) -> bool {
     }
 }
 
+/// Checks that the name of a user can be part of a call. In a signed query it may have `@`, too.
+///
+/// # Errors
+/// When it is empty, or has another character.
+pub(crate) fn check_subject(subject: &str, via: EmbedVia) -> Result<(), EmbedFault> {
+    let is_sent = |b: u8| b == b'@' || is_plain_byte(b);
+    match via {
+        EmbedVia::Signed if subject.is_empty() || !subject.bytes().all(is_sent) => {
+            Err(EmbedFault::Subject)
+        }
+        EmbedVia::Signed | EmbedVia::Json => Ok(()),
+    }
+}
+
 /// Whether a text has only characters that are the same encoded and decoded.
 fn is_plain(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    !text.is_empty() && text.bytes().all(is_plain_byte)
+}
+
+fn is_plain_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')
 }

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
 use super::query::{name_of, own_name};
-use crate::embed::{EmbedFault, EmbedOrder, EmbedPair, GrantedValue, OwnValue};
+use crate::embed::{EmbedFault, EmbedOrder, EmbedPair, GrantedValue, OwnValue, check_subject};
 use crate::secret::Secret;
-use crate::tenant::FilterOperator;
+use crate::tenant::{EmbedVia, FilterOperator};
 
 /// The values of ours for one call.
 pub(super) struct Stamp {
@@ -24,10 +24,7 @@ pub(super) struct Stamp {
 /// # Errors
 /// When the name of the user cannot be in a query as it is, or the query would be too long.
 pub(super) fn check(order: &EmbedOrder, subject: &str) -> Result<(), EmbedFault> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'@' | b'-');
-    if subject.is_empty() || !subject.bytes().all(is_plain) {
-        return Err(EmbedFault::Subject);
-    }
+    check_subject(subject, EmbedVia::Signed)?;
     let longest = Stamp { nonce: "0".repeat(NONCE), now: u64::MAX };
     let length = unsigned(order, subject, &longest).len();
     if length <= MAX_QUERY {

@@ -85,7 +85,7 @@ fn target(order: &EmbedOrder, subject: &str) -> String {
 
 fn grant(settings: &EmbedSettings, claims: Value) -> Result<EmbedGrant, EmbedFault> {
     let claims = VerifiedClaims::as_if_verified(claims);
-    EmbedGrant::new(EmbedEndpoint::Authorize, settings, Some(&claims))
+    EmbedGrant::new(EmbedEndpoint::Authorize, settings, Some(&claims), JANE)
 }
 
 fn authorized(

@@ -72,6 +72,43 @@ async fn explain_shows_subject_and_filters_of_a_page_and_sends_nothing() {
     setup.assert_untouched("explain");
 }
 
+/// The name of a user decides before any body is read, so that `explain` cannot say otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_refuses_a_user_whom_no_signed_call_can_name_as_the_call_itself_is_refused() {
+    let setup = Setup::new().await;
+    let files = Files::new();
+    let plus = json!({"email": "jane+x@acme.example"});
+    let explain = |embed: &str, claims: &Value| {
+        let config = on_disk(&setup.stand_in, &setup.provider, &files, embed);
+        let header = setup.jane_with(claims);
+        let origin = format!("Origin: {ORIGIN}");
+        let arguments = ["explain", "POST", AUTHORIZE, "-H", header.trim(), "-H", &origin];
+        run(&[&arguments[..], &["--config", &config]].concat())
+    };
+    let ended = explain("{ via: signed }", &plus);
+    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
+    for line in [
+        "subject:   jane+x@acme.example",
+        "decision:  refused, 403 subject_refused",
+        "a character that a signed query cannot carry",
+        "hint:      set `embed.via: json`",
+    ] {
+        assert!(ended.stdout.contains(line), "{line}: {}", ended.stdout);
+    }
+    for body in [json!({"embedQuerString": query()}).to_string(), "no JSON".to_owned()] {
+        let lines = format!("{}{JSON}Origin: {ORIGIN}\r\n", setup.jane_with(&plus));
+        let response = setup.post(AUTHORIZE, &lines, &body).await;
+        assert_eq!((response.status, &*response.code()), (403, "subject_refused"), "{body}");
+    }
+    setup.assert_untouched("a user whom no call can name");
+    // Controls.
+    for (embed, claims) in [("{ via: json }", &plus), ("{ via: signed }", &json!({}))] {
+        let ended = explain(embed, claims);
+        assert_eq!(ended.code, Some(0), "{embed}: {}{}", ended.stdout, ended.stderr);
+    }
+    assert_eq!(setup.call(&query()).await.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_says_how_a_page_embeds_that_no_anonymous_listener_lets_embed() {
     let setup = Setup::new().await;
