@@ -27,11 +27,11 @@ mod verified;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
-use authorization::{Authorization, any_word, holds_key, is_empty_bearer, key_in_basic};
+use authorization::{Authorization, any_jwt, holds_key, is_empty_bearer, key_in_basic};
 pub use certificate::{CertificateName, ClientCertificate};
 use issuer_keys::IssuerKeys;
 pub use issuer_keys::{KeyCondition, KeyFetches};
-use jwt::{Issuer, JwtError, MAX_JWT_BYTES, UnverifiedJwt, VerifiedClaims};
+use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 use key_set::KeySet;
 use peer::PeerCallers;
 pub use peer::{Admits, AllowedHosts, ListenerTerms, PeerInfo, UnixIdentity, UnixPeer};
@@ -280,9 +280,6 @@ impl CallerAuth {
         let Some(caller) = callers.next() else {
             return Err(match authorization {
                 _ if self.jwts.is_empty() => CallerError::Missing,
-                Authorization::Bearer(token) if token.len() > MAX_JWT_BYTES => {
-                    CallerError::Jwt(JwtError::TooLarge, None)
-                }
                 Authorization::Bearer(_) => CallerError::Bearer,
                 // A page puts no value there where its user has not signed in.
                 Authorization::Nothing if is_empty_bearer(head.headers) => CallerError::EmptyBearer,
@@ -292,11 +289,11 @@ impl CallerAuth {
         if callers.any(|other| other != caller) {
             return Err(CallerError::Several);
         }
-        // A `Bearer` token that proved nobody is of an unknown issuer.
         let own_authorization = match authorization {
             Authorization::Nothing | Authorization::ApiKey(_) => false,
-            Authorization::Bearer(_) => by_authorization.is_none(),
-            Authorization::Other => !self.holds_own_jwt(head.headers),
+            Authorization::Bearer(_) | Authorization::Other => {
+                by_authorization.is_none() && !self.holds_own_jwt(head.headers)
+            }
         };
         Ok(Caller { name: Some(caller.clone()), claims, by_header, own_authorization })
     }
@@ -312,8 +309,8 @@ impl CallerAuth {
     /// affair. A JWT of a configured issuer is for the gateway, like an API key.
     ///
     /// # Errors
-    /// When it holds a word in the form of our API keys that is not a valid key, or two readers
-    /// could find two issuers in it.
+    /// When it holds a word in the form of our API keys that is not a valid key, or a JWT whose
+    /// issuer cannot be told.
     pub fn is_for_server(&self, headers: &HeaderMap) -> Result<bool, CallerError> {
         match Authorization::of(headers) {
             Authorization::Nothing => Ok(false),
@@ -321,8 +318,7 @@ impl CallerAuth {
             Authorization::Bearer(token) if holds_key(token) => Err(CallerError::Unknown),
             Authorization::Bearer(token) => {
                 let text = std::str::from_utf8(token).unwrap_or_default();
-                let is_own = !self.jwts.is_empty() && self.is_own_jwt(text)?;
-                Ok(!is_own && !self.holds_own_jwt(headers))
+                self.is_own_jwt(text).map(|is_own| !is_own && !self.holds_own_jwt(headers))
             }
             Authorization::Other => Ok(!self.holds_own_jwt(headers)),
         }
@@ -331,21 +327,26 @@ impl CallerAuth {
     /// Whether the token is of a configured issuer.
     ///
     /// # Errors
-    /// When two readers could find two issuers in it.
+    /// When its issuer cannot be told: two readers could find two, or it is too large to be read.
     fn is_own_jwt(&self, token: &str) -> Result<bool, CallerError> {
+        if self.jwts.is_empty() {
+            return Ok(false);
+        }
         match UnverifiedJwt::parse(token) {
-            Err(error @ JwtError::Repeated) => Err(CallerError::Jwt(error, None)),
+            Err(error @ (JwtError::Repeated | JwtError::TooLarge)) => {
+                Err(CallerError::Jwt(error, None))
+            }
             Ok(token) => Ok(self.jwts.iter().any(|caller| caller.issuer.is_meant_by(&token))),
             Err(_) => Ok(false),
         }
     }
 
-    /// Whether a JWT of a configured issuer, or a doubtful one, stands anywhere in `Authorization`,
-    /// whatever its scheme.
+    /// Whether a JWT of a configured issuer, or one whose issuer cannot be told, stands anywhere in
+    /// `Authorization`, whatever its scheme.
     fn holds_own_jwt(&self, headers: &HeaderMap) -> bool {
         !self.jwts.is_empty()
             && headers.get(AUTHORIZATION).is_some_and(|value| {
-                any_word(value.as_bytes(), |word| self.is_own_jwt(word).unwrap_or(true))
+                any_jwt(value.as_bytes(), |jwt| self.is_own_jwt(jwt).unwrap_or(true))
             })
     }
 
@@ -402,8 +403,10 @@ impl CallerAuth {
         let Ok(text) = std::str::from_utf8(bearer) else { return Ok(None) };
         let mut token = match UnverifiedJwt::parse(text) {
             Ok(token) => token,
-            // Another reader could find another issuer in it, so it is not forwarded.
-            Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error, None)),
+            // It is not forwarded: it may be of an issuer in the configuration.
+            Err(error @ (JwtError::Repeated | JwtError::TooLarge)) => {
+                return Err(CallerError::Jwt(error, None));
+            }
             Err(_) => return Ok(None),
         };
         let mut refused = None;

@@ -1,6 +1,8 @@
 //! Classifies the header `Authorization` of a request: nothing, a key of ours, a `Bearer` token, or
 //! the client's own credential. Pure.
 
+use std::iter;
+
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{Engine, alphabet};
@@ -95,18 +97,32 @@ pub(super) fn is_empty_bearer(headers: &HeaderMap) -> bool {
     value.trim_ascii().eq_ignore_ascii_case(b"bearer")
 }
 
-/// Whether any word of `value` is meant: a run of the characters of a JWT, which has two dots, in
-/// the value or in the pair that it encodes as `Basic`.
-pub(super) fn any_word(value: &[u8], is_meant: impl Fn(&str) -> bool) -> bool {
+/// Whether any JWT in `value` is meant: in the value, or in the pair that it encodes as `Basic`.
+pub(super) fn any_jwt(value: &[u8], is_meant: impl Fn(&str) -> bool) -> bool {
     let is_of_jwt = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let any = |text: &[u8]| {
         let words = text.split(|byte| !is_of_jwt(byte)).filter_map(|w| std::str::from_utf8(w).ok());
-        words.filter(|word| word.matches('.').count() == 2).any(&is_meant)
+        words.flat_map(jwts_in).any(&is_meant)
     };
     let credentials = value.iter().position(|&byte| is_blank(byte)).map(|at| &value[at..]);
     let pair = name_and_password(credentials.unwrap_or_default().trim_ascii_start());
     any(value) || any(&pair)
 }
+
+/// The parts of a word that may be a JWT, whatever stands directly in front of it or behind it. As
+/// JSON, its header begins with `{"`.
+fn jwts_in(word: &str) -> impl Iterator<Item = &str> {
+    let headers = word.match_indices("eyJ").map(|(at, _)| at).take(MAX_HEADERS);
+    let from = |at: usize| {
+        let rest = &word[at..];
+        let end = rest.match_indices('.').nth(2).map_or(rest.len(), |(end, _)| end);
+        &rest[..end]
+    };
+    iter::once(0).chain(headers).map(from).filter(|part| part.matches('.').count() == 2)
+}
+
+/// Bounds the work for a word that is full of beginnings of headers.
+const MAX_HEADERS: usize = 4;
 
 /// Whether a word in the form of our API keys stands anywhere in `value`. It is not forwarded,
 /// even if it stands where no key belongs.

@@ -324,7 +324,7 @@ fn seconds(number: &Number) -> Option<u64> {
 }
 
 /// Most bytes of a JWT.
-pub(super) const MAX_JWT_BYTES: usize = 16 * 1024;
+const MAX_JWT_BYTES: usize = 16 * 1024;
 /// The end of the year 9999.
 const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 

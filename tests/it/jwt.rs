@@ -137,7 +137,7 @@ async fn credentials_of_two_callers_are_refused_and_a_token_for_bold_bi_is_no_cr
 }
 
 /// Every spelling of `Authorization` in which a client may put a JWT, but the usual one.
-pub(crate) fn odd_spellings(jwt: &str) -> [String; 10] {
+pub(crate) fn odd_spellings(jwt: &str) -> [String; 17] {
     [
         jwt.to_owned(),
         format!("JWT {jwt}"),
@@ -147,6 +147,13 @@ pub(crate) fn odd_spellings(jwt: &str) -> [String; 10] {
         format!("Bearer: {jwt}"),
         format!("Bearer,{jwt}"),
         format!("x, Bearer {jwt}"),
+        format!("Bearer x, Bearer {jwt}"),
+        format!("Bearer x;{jwt}"),
+        format!("Bearer \"{jwt}\""),
+        format!("Bearer{jwt}"),
+        format!("Bearer .{jwt}"),
+        format!("Bearer {jwt}."),
+        format!("x{jwt}.abc"),
         format!("Basic {}", STANDARD.encode(format!("user:{jwt}"))),
         format!("basic {}", STANDARD.encode(format!("{jwt}:"))),
     ]
@@ -179,6 +186,13 @@ async fn a_jwt_of_a_configured_issuer_is_never_forwarded_whatever_its_spelling()
             let seen = upstream.seen.take().remove(0);
             let sent = seen.header("authorization");
             assert!(sent[0].starts_with("Bearer canary-token-site1-"), "{value}: {sent:?}");
+        }
+        let large = provider.token(|claims| claims["groups"] = json!("x".repeat(17 * 1024)));
+        for value in [format!("Bearer {large}"), format!("Token {large}")] {
+            let response = get(gateway, &format!("{key}Authorization: {value}\r\n")).await;
+            let seen = upstream.seen.take();
+            assert_eq!(response.status == 401, seen.is_empty(), "{}", response.text());
+            assert!(!seen.iter().any(|request| request.head.contains(&large)));
         }
         for value in own(&theirs) {
             get(gateway, &format!("{key}Authorization: {value}\r\n")).await;
