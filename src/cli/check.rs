@@ -143,5 +143,9 @@ fn report(file: &Path, warnings: &Findings) -> Result<(), Failure> {
     for warning in warnings.lines() {
         warn(&format!("warning: {warning}"))?;
     }
+    let more = warnings.unshown();
+    if more > 0 {
+        warn(&format!("warning: and {more} more, which show once some of these are mended"))?;
+    }
     print(&format!("{}: OK", file.display()))
 }

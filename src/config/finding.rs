@@ -172,6 +172,11 @@ impl Findings {
         self
     }
 
+    /// How many more there are than can be shown.
+    pub fn unshown(&self) -> usize {
+        if self.list.len() < MAX_SHOWN { 0 } else { self.omitted }
+    }
+
     /// How many more there are.
     pub fn omitted(&self) -> usize {
         self.omitted

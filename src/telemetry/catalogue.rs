@@ -111,7 +111,8 @@ const REQUESTS: &[DescribedMetric] = &[
         ],
         look_at: "only for servers that a listener names under `ui`; `upstream_client_error` of \
                   `data_request`: Bold BI refuses the token of the page, of `static_file`: it has no \
-                  such file. The metrics beside count these requests with the class `_none`",
+                  such file. The metrics beside count these requests with the class `_none`. Those with \
+                  a wrong `Caller` or origin are in `boldgate_refusals_total` alone",
     },
     DescribedMetric {
         name: "boldgate_http_requests_in_flight",

@@ -265,8 +265,9 @@ pub(crate) fn hint(refusal: &Refusal) -> Option<&'static str> {
         Refusal::Embed { why, .. } => embed_hint(why),
         Refusal::Forbidden { why: Forbidden::Route(RouteClass::Embed), facts } => class_hint(facts),
         Refusal::CallerHeader => {
-            "let the `serverUrl` of the page be the server's `url`, or an address whose host is in \
-             `hosts` of the listener, with the path of a tenant's site"
+            "let the `serverUrl` of the page be the server's `url`, or the address that the page sends \
+             its requests to, spelled alike and in `hosts` of the listener, with the path of a tenant's \
+             site"
         }
         Refusal::Forbidden { why: Forbidden::Masked(fault), .. } => match fault {
             MaskedFault::Off => {
