@@ -134,37 +134,44 @@ pub(crate) fn can_be_sent(text: &str, via: EmbedVia) -> bool {
 /// # Errors
 /// When it is empty, or has another character.
 pub(crate) fn check_subject(subject: &str, via: EmbedVia) -> Result<(), EmbedFault> {
-    let is_sent = |b: u8| b == b'@' || is_plain_byte(b);
     match via {
-        EmbedVia::Signed if subject.is_empty() || !subject.bytes().all(is_sent) => {
-            Err(EmbedFault::Subject)
-        }
+        EmbedVia::Signed if !is_all_of(OF_SUBJECTS, subject) => Err(EmbedFault::Subject),
         EmbedVia::Signed | EmbedVia::Json => Ok(()),
     }
 }
 
 fn is_blank(text: &str) -> bool {
-    text.chars().all(char::is_whitespace)
+    let begins_blank = text.bytes().next().is_none_or(|b| !b.is_ascii_graphic());
+    begins_blank && text.chars().all(char::is_whitespace)
 }
 
 /// Whether a text has only characters that are the same encoded and decoded.
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(is_plain_byte)
+    is_all_of(OF_VALUES, text)
 }
 
-fn is_plain_byte(b: u8) -> bool {
-    PLAIN[usize::from(b)]
+/// Whether a text has characters of this kind alone, and at least one.
+fn is_all_of(kind: u8, text: &str) -> bool {
+    !text.is_empty() && text.bytes().fold(kind, |all, b| all & KINDS[usize::from(b)]) == kind
 }
 
-/// A look at a table takes a part of the time of comparisons, for each character of each call.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
+/// The kinds of each character. A look at a table takes a part of the time of comparisons, for each
+/// character of each call.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
     let mut byte = 0u8;
     loop {
-        plain[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        kinds[byte as usize] = match byte {
+            b'@' => OF_SUBJECTS,
+            b'_' | b'.' | b'-' => OF_VALUES | OF_SUBJECTS,
+            _ if byte.is_ascii_alphanumeric() => OF_VALUES | OF_SUBJECTS,
+            _ => 0,
+        };
         if byte == u8::MAX {
-            break plain;
+            break kinds;
         }
         byte += 1;
     }
 };
+const OF_VALUES: u8 = 1;
+const OF_SUBJECTS: u8 = 2;
