@@ -74,7 +74,11 @@ pub async fn read_back(tenant: &Tenant, token: &AccessToken) -> Result<Secret, N
     let (status, body) = send(tenant, Method::GET, READ_BACK, token, deadline).await?;
     let secret = secret_in(&body).filter(|_| status.is_success());
     secret.ok_or_else(|| {
-        NoNewSecret::Refused(answered(tenant, READ_BACK, status, &body), Some(status))
+        let said = answered(tenant, READ_BACK, status, &body);
+        match status.as_u16() {
+            408 | 429 | 500..=599 => NoNewSecret::Unknown(said),
+            _ => NoNewSecret::Refused(said, Some(status)),
+        }
     })
 }
 

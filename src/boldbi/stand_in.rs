@@ -216,6 +216,12 @@ impl StandIn {
         }
     }
 
+    /// Sets the common secret of the installation, which works beside that of each site, and which
+    /// no rotation of a site changes. (Bold BI: "Embed settings" of the site administration.)
+    pub fn set_common_secret(&self, secret: &str) {
+        self.shared.state().common_secret = Some(secret.into());
+    }
+
     /// Changes the embed secret of a site. The former one works, too, until the next change. Tokens
     /// stay.
     pub fn rotate_embed_secret(&self, site: Option<&str>, secret: &str) {

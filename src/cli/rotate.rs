@@ -222,10 +222,13 @@ impl Rotation<'_> {
                 return Err(self.cancelled(journal, what, Some(hint.to_owned())));
             }
         };
+        let before = match self.secrets_before(&token, exchanged.position).await {
+            Ok(before) => before,
+            Err((what, hint)) => return Err(self.cancelled(journal, what, Some(hint))),
+        };
         if let Err((what, hint)) = self.held().await {
             return Err(self.cancelled(journal, what, Some(hint)));
         }
-        let before = self.secrets_before(&token, exchanged.position).await;
         if let Err(error) = self.note(&mut journal, before.as_ref(), &token) {
             self.gateway.release(self.command).await;
             let what = format!("the journal cannot be written: {error}");

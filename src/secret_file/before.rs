@@ -31,6 +31,12 @@ impl SecretsBefore {
         self.file == SecretDigest::of(secret)
     }
 
+    /// Whether the secret in the file was the one in force: only then does Bold BI end it when it
+    /// makes another one. `false` if that is not known.
+    pub fn was_in_force(&self) -> bool {
+        self.in_force.as_ref() == Some(&self.file)
+    }
+
     /// Whether Bold BI has made this secret since; `None` if that cannot be told.
     pub fn is_new(&self, secret: &Secret) -> Option<bool> {
         let in_force = self.in_force.as_ref()?;

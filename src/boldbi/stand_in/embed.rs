@@ -70,12 +70,13 @@ enum Refused {
     Call(&'static str),
 }
 
-/// The secrets of a site, the former one included.
+/// The secrets that work for a site.
 fn secrets(shared: &SharedState, site: Option<&str>) -> Vec<String> {
     let state = shared.state();
     let known = state.sites.iter().find(|known| known.id.as_deref() == site);
     let former = state.former_secrets.get(&site.map(str::to_owned)).cloned();
-    known.map(|known| known.embed_secret.clone()).into_iter().chain(former).collect()
+    let own = known.map(|known| known.embed_secret.clone());
+    own.into_iter().chain(former).chain(state.common_secret.clone()).collect()
 }
 
 fn signed(shared: &SharedState, site: Option<&str>, head: &Parts) -> Result<Call, Refused> {

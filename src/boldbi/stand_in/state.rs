@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) sites: Vec<StandInSite>,
     /// The former embed secrets that still work, by site.
     pub(super) former_secrets: HashMap<Option<String>, String>,
+    /// The common secret of the installation, which works for all sites.
+    pub(super) common_secret: Option<String>,
     pub(super) tokens: HashMap<String, Issued>,
     pub(super) last_serial: u64,
     pub(super) reply: TokenReply,
@@ -82,6 +84,7 @@ impl SharedState {
             state: Mutex::new(State {
                 sites: options.sites,
                 former_secrets: HashMap::new(),
+                common_secret: None,
                 tokens: HashMap::new(),
                 last_serial: 0,
                 reply: TokenReply::Current,

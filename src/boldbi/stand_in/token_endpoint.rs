@@ -194,8 +194,9 @@ fn authenticate(
         site.users.iter().find(|user| user.email == email).ok_or(LoginFailure::UnknownUser)?;
     let good = match field("grant_type") {
         "embed_secret" => {
-            let (given, former) = (field("embed_secret"), state.former_secrets.get(&site.id));
-            given == site.embed_secret || former.is_some_and(|former| given == former)
+            let given = field("embed_secret");
+            let others = [state.former_secrets.get(&site.id), state.common_secret.as_ref()];
+            given == site.embed_secret || others.into_iter().flatten().any(|other| given == other)
         }
         "password" => {
             user.source.allows(Grant::Password)

@@ -9,10 +9,10 @@ use super::super::{Failure, warn};
 use super::ended::{EndedRotation, RotationFailure};
 use super::gateway::NotHeld;
 use super::{BY_HAND, Rotation};
-use crate::boldbi::rotation;
+use crate::boldbi::rotation::{self, NoNewSecret};
 use crate::secret::Secret;
 use crate::secret_file::{
-    Journal, JournalError, Replacement, finish_unfinished, unfinished_secret,
+    Journal, JournalError, Replacement, SecretsBefore, finish_unfinished, unfinished_secret,
 };
 use crate::token::AccessToken;
 
@@ -61,21 +61,9 @@ impl Rotation<'_> {
         let before = journal.secrets_before();
         let file = self.tenant.credential.secret_in(self.position());
         let is_former = |secret| before.as_ref().is_none_or(|before| before.had_in_file(secret));
+        let tells =
+            |secret| is_former(secret) && before.as_ref().is_none_or(SecretsBefore::was_in_force);
         let mut wait = LateSecret::of(&mut journal, self.command.settled_after(self.tenant));
-        if let Some(secret) = file {
-            let mut taken = self.is_taken(secret).await;
-            while matches!(taken, Ok(true)) && is_former(secret) && wait.may_come().await {
-                taken = self.is_taken(secret).await;
-            }
-            if taken.map_err(|error| unknown(error, &journal))? {
-                if is_former(secret) {
-                    let why = "Bold BI has made none, and takes the former one";
-                    return self.unchanged(journal, why, AS_BEFORE).await;
-                }
-                let how = "Bold BI takes the new secret, which is in its file";
-                return self.ended(journal, how).await;
-            }
-        }
         if let Some(secret) = unfinished_secret(self.file)
             && self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))?
         {
@@ -84,13 +72,34 @@ impl Rotation<'_> {
             let how = "the new secret had been written, and is in its file now";
             return self.ended(journal, how).await;
         }
+        if let Some(secret) = file {
+            let mut taken = self.is_taken(secret).await;
+            while matches!(taken, Ok(true)) && tells(secret) && wait.may_come().await {
+                taken = self.is_taken(secret).await;
+            }
+            if taken.map_err(|error| unknown(error, &journal))? {
+                if !is_former(secret) {
+                    let how = "Bold BI takes the new secret, which is in its file";
+                    return self.ended(journal, how).await;
+                }
+                // Bold BI takes others beside the site's own, such as the common one.
+                if before.as_ref().is_none_or(SecretsBefore::was_in_force) {
+                    let why = "Bold BI has made none, and takes the former one";
+                    return self.unchanged(journal, why, AS_BEFORE).await;
+                }
+            }
+        }
         let by_hand = |what: String, journal: &Journal| {
             let failure = unknown(what, journal);
             RotationFailure { hint: Some(BY_HAND.to_owned()), ..failure }
         };
         let (secret, is_new) = loop {
             let secret = self.read_back_in_turn(&mut journal).await.map_err(|error| {
-                by_hand(format!("the secret cannot be read back: {error}"), &journal)
+                let what = format!("the secret cannot be read back: {error}");
+                match error {
+                    NoNewSecret::Refused(..) => by_hand(what, &journal),
+                    NoNewSecret::Unknown(_) => unknown(what, &journal),
+                }
             })?;
             let is_new = before.as_ref().and_then(|before| before.is_new(&secret));
             if is_new == Some(true) || !wait.may_come().await {
@@ -169,7 +178,7 @@ impl Rotation<'_> {
 
     /// The secret as Bold BI shows it, by the token of the journal, or by another secret of the
     /// tenant.
-    async fn read_back_in_turn(&self, journal: &mut Journal) -> Result<Secret, String> {
+    async fn read_back_in_turn(&self, journal: &mut Journal) -> Result<Secret, NoNewSecret> {
         let lifetime = Duration::from_secs(60);
         let kept = journal
             .token()
@@ -177,13 +186,13 @@ impl Rotation<'_> {
         let refusal = match kept {
             Some(token) => match rotation::read_back(self.tenant, &token).await {
                 Ok(secret) => return Ok(secret),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             },
-            None => "the journal has no token".to_owned(),
+            None => NoNewSecret::Refused("the journal has no token".to_owned(), None),
         };
         let admin = permit_with(self.tenant, None, &self.command.admin_subject);
         let Ok(token) = self.exchanged(&admin).await else { return Err(refusal) };
-        rotation::read_back(self.tenant, &token).await.map_err(|error| error.to_string())
+        rotation::read_back(self.tenant, &token).await
     }
 
     /// Whether Bold BI gives a token for `secret`. An error if that cannot be told.
@@ -220,7 +229,7 @@ impl LateSecret {
             let _ = warn(&format!(
                 "note: Bold BI has made no other secret so far; it was asked for one moments ago, and may \
                  still make it: waiting for {} s. Requests that need a token wait as well, if the gateway \
-                 was told to hold them; after Ctrl-C, run this again",
+                 was told to hold them, for 120 s at most; after Ctrl-C, run this again",
                 left.as_secs() + 1
             ));
         }
@@ -237,7 +246,7 @@ fn end(journal: Journal, how: &str) -> Result<(), RotationFailure> {
     })
 }
 
-const AS_BEFORE: &str = "The file is as before";
+const AS_BEFORE: &str = "The file was not touched";
 const SHOWS_FORMER: &str = "Bold BI still shows the former one";
 /// The pause between two looks whether Bold BI has made a new secret.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -28,30 +28,43 @@ impl Rotation<'_> {
     }
 
     /// The secrets before Bold BI is asked for another one. The secret of the tenant in `position`
-    /// gave `token`. If that is not the one in the file, Bold BI is asked for the one in force.
+    /// gave `token`. The one in force is the one that Bold BI shows; where it shows none, the one
+    /// in the file, if that gave the token.
+    ///
+    /// # Errors
+    /// The reason and the remedy, where Bold BI would end the tenant's other secret.
     pub(super) async fn secrets_before(
         &self,
         token: &AccessToken,
         position: SecretPosition,
-    ) -> Option<SecretsBefore> {
-        let file = self.tenant.credential.secret_in(self.position())?;
-        if position == self.position() {
-            return Some(SecretsBefore::new(file, Some(file)));
+    ) -> Result<Option<SecretsBefore>, (String, String)> {
+        let Some(file) = self.tenant.credential.secret_in(self.position()) else {
+            return Ok(None);
+        };
+        let is_accepted = position == self.position();
+        let Ok(shown) = rotation::read_back(self.tenant, token).await else {
+            return Ok(Some(SecretsBefore::new(file, is_accepted.then_some(file))));
+        };
+        let is_of = |secret: &Secret| secret.expose() == shown.expose();
+        let other = self.position().other();
+        let is_others = self.tenant.credential.secret_in(other).is_some_and(is_of);
+        let number = other.number();
+        match (is_of(file), is_others, is_accepted) {
+            (false, true, true) => {
+                let what = format!("the site's own secret is the one at position {number}");
+                return Err((what, format!("rotate that one, by `--position {number}`")));
+            }
+            (false, true, false) => warning(&format!(
+                "the site's own secret is the one at position {number}, as Bold BI shows: that one ends \
+                 now, and the new one takes the place of the refused one"
+            )),
+            (false, false, true) => warning(
+                "the secret in the file is not the one that Bold BI shows as the site's own: the new one \
+                 takes its place, and Bold BI may take the former one still",
+            ),
+            _ => {}
         }
-        let in_force = rotation::read_back(self.tenant, token).await.ok();
-        let other = self.tenant.credential.secret_in(self.position().other());
-        if let (Some(in_force), Some(other)) = (&in_force, other)
-            && in_force.expose() == other.expose()
-            && in_force.expose() != file.expose()
-        {
-            let number = self.position().other().number();
-            let _ = warn(&format!(
-                "warning: the site's own secret is the one at position {number}, as Bold BI shows; it ends \
-                 now, and the new one takes the place of the other. `--position {number}` would have \
-                 replaced the one that ends"
-            ));
-        }
-        Some(SecretsBefore::new(file, in_force.as_ref()))
+        Ok(Some(SecretsBefore::new(file, Some(&shown))))
     }
 
     /// The secret that Bold BI lets be read after a reply to `generate` that cannot be used. One
@@ -69,4 +82,8 @@ impl Rotation<'_> {
             None => Err("whether the one that Bold BI shows is new cannot be told".to_owned()),
         }
     }
+}
+
+fn warning(text: &str) {
+    let _ = warn(&format!("warning: {text}"));
 }

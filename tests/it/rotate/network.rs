@@ -23,7 +23,7 @@ async fn a_rotation_has_the_headers_the_certificate_and_the_proxy_of_the_server(
     assert_eq!(rotated.code, Some(0), "{rotated:?}");
     setup.assert_clean("rotated");
     let reached = server.assert_passed(&setup.upstream);
-    for (route, times) in [("/embed-secret/generate", 2), ("/embed-secret", 2)] {
+    for (route, times) in [("/embed-secret/generate", 2), ("/embed-secret", 4)] {
         let of = reached.iter().filter(|request| request.target.ends_with(route));
         assert_eq!(of.count(), times, "{route}");
     }

@@ -119,8 +119,42 @@ async fn an_unfinished_rotation_of_the_other_secret_comes_first() {
     assert_eq!(setup.rotate(&["--position", "2", "--resume"]).await.code, Some(0));
     let control = setup.rotate(&[]).await;
     assert_eq!((control.code, setup.generated()), (Some(0), generated + 1), "{control:?}");
-    // Both are said, since only the operator knows which file the new one belongs to.
-    assert!(control.stderr.contains("`--position 2` would have"), "{control:?}");
+    let warned = control.stderr.contains("the site's own secret is the one at position 2");
+    assert!(warned, "{control:?}");
+}
+
+/// A site whose first secret is the common one of the installation, which no rotation ends.
+async fn with_a_common_secret() -> Setup {
+    let setup = Setup::with_a_dead_first_secret().await;
+    setup.upstream.set_common_secret(DEAD);
+    setup
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_the_common_secret_is_not_taken_for_that_of_the_sites_own() {
+    let setup = with_a_common_secret().await;
+    let refused = setup.rotate(&[]).await;
+    assert_eq!((refused.code, setup.generated()), (Some(1), 0), "{refused:?}");
+    assert!(refused.stderr.contains("`--position 2`"), "{refused:?}");
+    assert_eq!(setup.first().as_deref(), Some(DEAD));
+    let control = setup.rotate(&["--position", "2"]).await;
+    assert_eq!((control.code, setup.generated()), (Some(0), 1), "{control:?}");
+    assert_eq!((Some(setup.secret()), setup.first().as_deref()), (setup.in_force(), Some(DEAD)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_common_secret_the_new_one_is_found_wherever_it_is() {
+    let setup = with_a_common_secret().await;
+    // An own secret that no file has: the new one takes the place of the common one.
+    setup.files.write("secret", DEAD);
+    for step in ["generated", "written", "renamed"] {
+        setup.files.write("dead", DEAD);
+        setup.rotate(&["--kill-after", step]).await;
+        let resumed = setup.rotate(&["--resume"]).await;
+        assert_eq!(resumed.code, Some(0), "{step}: {resumed:?}");
+        assert!(!resumed.stdout.contains("WITHOUT"), "{step}: {resumed:?}");
+        assert_eq!(setup.first(), setup.in_force(), "{step}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
