@@ -155,8 +155,9 @@ async fn prometheus_scrapes_the_gateway_under_load() {
     let secret = write(&folder, "secret", CANARY_SECRET);
     let tls = SelfSigned::new("localhost");
     let keys_of_tls = tls.listener_keys(folder.path());
-    let https =
-        format!("{{ address: \"127.0.0.1:0\", callers: required, tls: {{ {keys_of_tls} }} }}");
+    let https = format!(
+        "{{ address: \"127.0.0.1:0\", callers: required, ui: [main], tls: {{ {keys_of_tls} }} }}"
+    );
     let key = ApiKey::generate().unwrap();
     let (redis, keys) = (Redis::start(), Keys::new());
     let store = keys.section(&format!("url: \"{}\"", redis.url()));
@@ -165,6 +166,7 @@ async fn prometheus_scrapes_the_gateway_under_load() {
     let config = anonymous(bold_bi.addr())
         .edit("SECRET_FILE", &secret)
         .edit("admin:", &format!("  - {https}\nadmin:"))
+        .edit("/bi\" }", "/bi\", ui: pass }")
         .edit("    credential", "    embed: { modes: [view] }\n    credential")
         + &format!(
             "  robot:\n    server: main\n    site: site2\n    credential: {{ grant: token, username: \
