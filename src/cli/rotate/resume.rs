@@ -93,6 +93,8 @@ impl Rotation<'_> {
             let failure = unknown(what, journal);
             RotationFailure { hint: Some(BY_HAND.to_owned()), ..failure }
         };
+        let is_as_before = file.is_some_and(is_former);
+        let mut is_in_file = false;
         let (secret, is_new) = loop {
             let secret = self.read_back_in_turn(&mut journal).await.map_err(|error| {
                 let what = format!("the secret cannot be read back: {error}");
@@ -102,36 +104,41 @@ impl Rotation<'_> {
                 }
             })?;
             let is_new = before.as_ref().and_then(|before| before.is_new(&secret));
+            // Requests go on with the former one meanwhile.
+            if is_new == Some(false) && !is_as_before && !is_in_file {
+                self.put_in_file(&secret, &journal).await?;
+                self.tell().await;
+                is_in_file = true;
+            }
             if is_new == Some(true) || !wait.may_come().await {
                 break (secret, is_new);
             }
         };
-        let is_as_before = file.is_some_and(is_former);
-        if is_new == Some(false) && is_as_before {
-            return self.unchanged(journal, SHOWS_FORMER, AS_BEFORE).await;
+        if is_new == Some(false) {
+            let file = if is_in_file { "That one is in the file again" } else { AS_BEFORE };
+            return self.unchanged(journal, SHOWS_FORMER, file).await;
         }
-        if !self.is_taken(&secret).await.map_err(|error| unknown(error, &journal))? {
-            let what = "Bold BI refuses the secret that it lets be read".to_owned();
-            return Err(by_hand(what, &journal));
+        self.put_in_file(&secret, &journal).await?;
+        let how = if is_new.is_some() {
+            "the new secret was read back from Bold BI, and is in its file now"
+        } else {
+            "the secret that Bold BI shows is in its file now; whether it is a new one cannot be told, so \
+             rotate again if the former one must not be taken any more"
+        };
+        self.ended(journal, how).await
+    }
+
+    /// Writes a secret that Bold BI shows to the file.
+    async fn put_in_file(&self, secret: &Secret, journal: &Journal) -> Result<(), RotationFailure> {
+        if !self.is_taken(secret).await.map_err(|error| self.unknown(error, journal))? {
+            let what = "Bold BI refuses the secret that it lets be read";
+            let failure = self.unknown(what, journal);
+            return Err(RotationFailure { hint: Some(BY_HAND.to_owned()), ..failure });
         }
         let mut replacement = Replacement::prepare(self.file)?;
-        let written = replacement.write(&secret).and_then(|()| replacement.rename());
+        let written = replacement.write(secret).and_then(|()| replacement.rename());
         written
-            .map_err(|error| unknown(format!("the file cannot be written: {error}"), &journal))?;
-        match is_new {
-            Some(true) => {
-                let how = "the new secret was read back from Bold BI, and is in its file now";
-                self.ended(journal, how).await
-            }
-            Some(false) => {
-                self.unchanged(journal, SHOWS_FORMER, "That one is in the file again").await
-            }
-            None => {
-                let how = "the secret that Bold BI shows is in its file now; whether it is a new one cannot \
-                           be told, so rotate again if the former one must not be taken any more";
-                self.ended(journal, how).await
-            }
-        }
+            .map_err(|error| self.unknown(format!("the file cannot be written: {error}"), journal))
     }
 
     /// The end with the new secret in its file, which ends the hold of a running gateway.

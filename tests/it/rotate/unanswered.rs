@@ -86,7 +86,10 @@ async fn a_wrong_secret_that_was_written_meanwhile_gives_way_to_the_former_one()
     let setup = Setup::new().await;
     setup.rotate(&["--kill-after", "asked"]).await;
     setup.files.write("secret", "canary-a-slip-of-the-hand");
-    let resumed = setup.rotate(&["--resume"]).await;
+    let (resumed, ()) = tokio::join!(setup.rotate_within(10, &["--resume"]), async {
+        until(|| setup.secret() == EMBED_SECRET).await;
+        assert!(setup.has_journal(), "it waits for a new one still");
+    });
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert!(resumed.stdout.contains("WITHOUT a new secret"), "{resumed:?}");
     assert!(resumed.stdout.contains("in the file again"), "{resumed:?}");
